@@ -1,0 +1,48 @@
+"""``spec.learner``: the DeepSpeed processes of the M-step."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, Self
+
+from pydantic import model_validator
+
+from empg.api.base import Spec, field
+
+
+class LearnerSpec(Spec):
+    """Learner processes and how they train."""
+
+    processes: int = field(1, change="next-attempt", ge=1, le=64)
+    """Processes (ranks) per node; on GPU one per device."""
+    nodes: int = field(1, change="next-attempt", ge=1, le=1024)
+    """Learner pods. More than one needs Kubernetes."""
+    devices: tuple[int, ...] = field((), change="next-attempt", max_length=64)
+    """GPU indices for the learner on one machine. Empty: the first `processes` ones."""
+    tokens_per_micro_batch: int = field(16384, change="next-attempt", ge=1, le=100_000_000)
+    """Token budget of one packed micro-batch per rank; a longer sequence makes a micro-batch of its own."""
+    logprob_chunk_tokens: int = field(1024, change="next-attempt", ge=1, le=1_000_000)
+    """Rows of logits that exist at a time."""
+    zero_stage: Literal[0, 1, 2, 3] = field(1, change="next-attempt")
+    """DeepSpeed ZeRO stage: 1 shards optimizer states, 2 gradients too, 3 parameters too."""
+    precision: Literal["bfloat16", "float32"] = field("bfloat16", change="next-attempt")
+    """Number type of forward and backward; bfloat16 keeps float32 master weights."""
+    activation_checkpointing: bool = field(False, change="next-attempt")
+    """Recompute activations in the backward pass: less memory, about a third more time."""
+    offload: Literal["none", "optimizer", "optimizer-and-parameters"] = field("none", change="next-attempt")
+    """What to keep in host memory. Parameters need zeroStage 3."""
+    deadline_seconds: float = field(3600.0, change="live", gt=0, le=10_000_000)
+    """Longest wait for the units of one iteration before the learner gives up (exit code 75)."""
+    metrics_port: int = field(0, change="next-attempt", ge=0, le=65535)
+    """Port of rank 0's Prometheus endpoint. 0: none."""
+    pod_template: dict[str, Any] = field({}, change="next-attempt")
+    """Strategic merge patch over the pod template that the operator builds."""
+
+    @model_validator(mode="after")
+    def _offload_fits(self) -> Self:
+        if self.offload == "optimizer-and-parameters" and self.zero_stage != 3:
+            raise ValueError("learner.offload: optimizer-and-parameters needs learner.zeroStage: 3")
+        if self.offload == "optimizer" and self.zero_stage == 0:
+            raise ValueError("learner.offload: optimizer needs learner.zeroStage 1, 2 or 3")
+        if self.devices and len(self.devices) != self.processes:
+            raise ValueError("learner.devices must name one device for each of learner.processes")
+        return self

@@ -1,0 +1,46 @@
+"""``spec.sampler``: the vLLM engines of the E-step."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from empg.api.base import Spec, field
+
+
+class SamplerSpec(Spec):
+    """Sampler processes and how they sample."""
+
+    replicas: int = field(1, change="live", ge=0, le=10_000)
+    """Sampler processes (pods)."""
+    devices: tuple[int, ...] = field((), change="rolls-samplers", max_length=64)
+    """GPU indices for samplers on one machine, shared out in order. Empty: all GPUs that the learner does not use."""
+    temperature: float = field(1.0, change="live", gt=0, le=10)
+    """Sampling temperature."""
+    top_p: float = field(1.0, change="live", gt=0, le=1)
+    """Nucleus mass. Below 1 the objective must not use importance ratios."""
+    top_k: int = field(0, change="live", ge=0, le=1_000_000)
+    """Number of most likely tokens to sample from. 0: all."""
+    max_tokens: int = field(1024, change="live", ge=1, le=1_000_000)
+    """Longest answer in tokens."""
+    stop: tuple[str, ...] = field((), change="live", max_length=16)
+    """Texts that end an answer."""
+    max_model_length: int | None = field(None, change="rolls-samplers", ge=8, le=10_000_000)
+    """Longest prompt and answer together, in tokens. Absent: `task.maxPromptTokens` + `sampler.maxTokens`."""
+    max_concurrent_sequences: int = field(256, change="rolls-samplers", ge=1, le=65536)
+    """Sequences that one engine decodes at a time."""
+    kv_cache_mib: int | None = field(None, change="rolls-samplers", ge=16, le=10_000_000)
+    """Size of the key-value cache in MiB. Absent: on GPU what `gpuMemoryUtilization` leaves, on CPU 512."""
+    gpu_memory_utilization: float = field(0.9, change="rolls-samplers", gt=0, le=1)
+    """Share of GPU memory that one engine may use."""
+    tensor_parallel: int = field(1, change="rolls-samplers", ge=1, le=64)
+    """GPUs of one engine."""
+    engine_args: dict[str, Any] = field({}, change="rolls-samplers")
+    """Further vLLM engine arguments, as vLLM names them."""
+    deterministic: bool = field(False, change="rolls-samplers")
+    """Work on one unit at a time with an empty prefix cache, so that an answer depends on policy and plan alone."""
+    lease_seconds: float = field(30.0, change="rolls-samplers", ge=1, le=3600)
+    """A claim may be taken over once its sampler made no progress for this long."""
+    metrics_port: int = field(0, change="rolls-samplers", ge=0, le=65535)
+    """Port of the Prometheus endpoint; sampler i of one machine uses port + i. 0: none."""
+    pod_template: dict[str, Any] = field({}, change="rolls-samplers")
+    """Strategic merge patch over the pod template that the operator builds."""

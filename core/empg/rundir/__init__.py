@@ -1,0 +1,1 @@
+"""The run directory: the data plane in which samplers and learner meet."""
