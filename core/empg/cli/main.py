@@ -1,0 +1,40 @@
+"""Entry point of `empg`: one subcommand per module of this package."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from empg import __version__
+from empg.cli import grade, run, show, trajectories, validate
+
+COMMANDS = {
+    "run": (run, "run a manifest on this machine, or go on with it"),
+    "validate": (validate, "check manifests"),
+    "show": (show, "print the table of iterations of a run directory"),
+    "trajectories": (trajectories, "print trajectories of a run directory"),
+    "grade": (grade, "grade the answers of a JSON-lines file"),
+}
+
+
+def parser() -> argparse.ArgumentParser:
+    """The whole command line."""
+    root = argparse.ArgumentParser(prog="empg", description="EM Policy Gradient training of language models")
+    root.add_argument("--version", action="version", version=f"empg {__version__}")
+    commands = root.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, (module, text) in COMMANDS.items():
+        command = commands.add_parser(name, help=text, description=module.__doc__)
+        module.add_arguments(command)
+        command.set_defaults(run=module.run)
+    return root
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one subcommand; returns its exit code."""
+    args = parser().parse_args(argv)
+    code: int = args.run(args)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

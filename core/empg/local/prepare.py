@@ -1,0 +1,70 @@
+"""Prepare a local run directory: identity, lock and the manifest that the learner reads."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from empg.api.run import EMPGRun, immutable_part, spec_digest
+from empg.rundir.identity import Identity, prepare, read_identity
+from empg.store.base import KeyMissing, Store
+
+
+class AlreadyRunning(ValueError):
+    """Another `empg run` works on the directory."""
+
+
+@contextmanager
+def exclusive(root: Path) -> Iterator[None]:
+    """Keep a second `empg run` on this machine out of the directory, for as long as this process lives.
+
+    A courtesy to the user, not what keeps the data right: the fenced learner does that, on any machine.
+    """
+    root.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(root / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise AlreadyRunning(f"{root}: another `empg run` is at work here; stop it or name another --run-dir") from None
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def prepare_directory(store: Store, run: EMPGRun) -> Identity:
+    """Claim a new directory for the run, or recognise the run's own; ForeignRun when it belongs to another."""
+    try:
+        uid = read_identity(store).uid
+    except KeyMissing:
+        uid = run.metadata.uid or str(uuid.uuid4())
+    identity = Identity(uid=uid, name=run.metadata.name, spec_digest=spec_digest(run.spec))
+    return prepare(store, identity, adopt=run.spec.storage.adopt)
+
+
+def write_manifest(store: Store, run: EMPGRun) -> None:
+    """Hand the manifest to the learner, which picks up live edits at its next unplanned iteration."""
+    store.put("manifest.json", json.dumps(run.manifest(), indent=1, ensure_ascii=False).encode())
+
+
+def refused_edit(old: EMPGRun, new: EMPGRun) -> str | None:
+    """Why an edit of a running manifest can't be taken: the first immutable field that differs."""
+    if old.metadata.name != new.metadata.name:
+        return "metadata.name is immutable; change it back"
+    path = _first_difference(immutable_part(old.spec), immutable_part(new.spec), "spec")
+    return f"{path} is immutable; change it back, or start a new run" if path else None
+
+
+def _first_difference(old: object, new: object, path: str) -> str | None:
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in [*old, *(key for key in new if key not in old)]:
+            found = _first_difference(old.get(key), new.get(key), f"{path}.{key}")
+            if found:
+                return found
+        return None
+    return None if old == new else path

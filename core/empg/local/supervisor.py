@@ -1,0 +1,145 @@
+"""The loop of `empg run`: keep learner and samplers running, take live edits, end when the run ends."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from empg.api.load import InvalidManifest
+from empg.api.run import EMPGRun
+from empg.exit_codes import RETRY
+from empg.local.child import Child, program, stop
+from empg.local.prepare import refused_edit, write_manifest
+from empg.local.resources import Shares, share_out
+from empg.local.restarts import End, Leave, RestartBudget, Role, after_exit
+from empg.store.base import Store
+
+POLL_SECONDS = 0.2
+GRACE_SECONDS = 15.0
+
+
+@dataclass
+class Supervisor:
+    """Children of one local run and what became of them."""
+
+    root: Path
+    store: Store
+    run: EMPGRun
+    reload: Callable[[], EMPGRun | None]
+    """Reads the user's manifest again when it changed; None when it did not."""
+    base_dir: Path
+    """Directory that relative paths of the manifest are relative to."""
+    say: Callable[[str], None]
+    """Tells the user something, once."""
+    restarts: int
+    stopping: threading.Event = field(default_factory=threading.Event)
+    children: list[Child] = field(default_factory=list)
+
+    def supervise(self, refresh: Callable[[], None]) -> int:
+        """Run to the end; `refresh` draws the progress. Returns the exit code of the run.
+
+        SIGINT and SIGTERM stop the children in order; the run goes on when it is started again.
+        """
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: self.stopping.set())
+        shares = share_out(self.run.spec, cores(), gpus())
+        self.children = [self._learner(shares), *(self._sampler(shares, i) for i in range(len(shares.samplers)))]
+        try:
+            while not self.stopping.is_set():
+                end = self._tend()
+                refresh()
+                if end is not None:
+                    if end.code:
+                        self.say(end.reason)
+                    return end.code
+                self._take_edit()
+                self.stopping.wait(POLL_SECONDS)
+            self.say("stopping; the same command goes on from here")
+            return RETRY
+        finally:
+            stop(self.children, GRACE_SECONDS)
+            refresh()
+
+    def _tend(self) -> End | None:
+        """Start what is due, and decide about what has ended."""
+        now = time.monotonic()
+        for child in self.children:
+            code = child.exited()
+            if code is not None:
+                decision = after_exit(child.role, child.name, code, child.budget, now)
+                if isinstance(decision, End):
+                    if decision.code:
+                        self.say(f"last lines of {child.log}:\n{child.last_lines()}")
+                    return decision
+                if isinstance(decision, Leave):
+                    child.finished = True
+                else:
+                    self.say(f"{child.name} ended ({describe(code)}); starting it again")
+                    child.start_at = now + decision.delay
+            if child.process is None and not child.finished and now >= child.start_at:
+                child.start()
+        return None
+
+    def _take_edit(self) -> None:
+        """Hand a changed manifest on, unless it is invalid or touches an immutable field."""
+        try:
+            new = self.reload()
+        except (InvalidManifest, OSError) as error:
+            self.say(f"edit not taken:\n{error}")
+            return
+        if new is None or new == self.run:
+            return
+        refusal = refused_edit(self.run, new)
+        if refusal:
+            self.say(f"edit not taken: {refusal}")
+            return
+        write_manifest(self.store, new)
+        self.run = new
+        self.say("edit taken; live fields change at the next unplanned iteration, the others at the next start")
+
+    def _learner(self, shares: Shares) -> Child:
+        command = program("empg_trainer.main", str(self.root), "--base-dir", str(self.base_dir))
+        return self._child("learner", "learner", command, shares.learner.environment(bool(gpus())))
+
+    def _sampler(self, shares: Shares, index: int) -> Child:
+        name = f"sampler-{index}"
+        command = program("empg_sampler.main", str(self.root), "--id", name)
+        port = self.run.spec.sampler.metrics_port
+        if port:
+            command += ["--metrics-port", str(port + index)]
+        if shares.gpu_is_shared:
+            command.append("--sleep-while-learning")
+        return self._child(name, "sampler", command, shares.samplers[index].environment(bool(gpus())))
+
+    def _child(self, name: str, role: Role, command: list[str], environment: dict[str, str]) -> Child:
+        return Child(
+            name=name,
+            role=role,
+            command=command,
+            environment=environment,
+            log=self.root / "logs" / f"{name}.log",
+            budget=RestartBudget(self.restarts),
+        )
+
+
+def describe(code: int) -> str:
+    """An exit code in words."""
+    return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+
+
+def cores() -> int:
+    """CPU cores that this process may run on."""
+    return len(os.sched_getaffinity(0))
+
+
+def gpus() -> tuple[int, ...]:
+    """Indices of the NVIDIA GPUs of this machine, as CUDA_VISIBLE_DEVICES limits them; no CUDA library is loaded."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return tuple(int(index) for index in visible.split(",") if index.strip().isdigit())
+    return tuple(sorted(int(path.name[6:]) for path in Path("/dev").glob("nvidia[0-9]*")))

@@ -1,0 +1,86 @@
+"""Plans of iterations and evaluations: pure functions of the spec, the task and the iteration."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from empg.api.run import RunSpec
+from empg.rundir.plan import Plan, PlannedPrompt, Sampling, Unit
+from empg.tasks.order import prompt_indices
+from empg.tasks.source import Task
+
+
+def plan_rollout(spec: RunSpec, uid: str, iteration: int, task: Task) -> Plan:
+    """Round 0 of iteration `iteration`: `em.promptsPerIteration` prompts, cut into units."""
+    indices = prompt_indices(spec.em.seed, iteration, spec.em.prompts_per_iteration, task.train.size)
+    return Plan(
+        run=uid,
+        kind="rollout",
+        iteration=iteration,
+        round=0,
+        min_policy=max(0, iteration - spec.em.max_staleness),
+        seed=spec.em.seed,
+        samples=spec.em.samples_per_prompt,
+        attempts=spec.em.unit_attempts,
+        sampling=Sampling(
+            temperature=spec.sampler.temperature,
+            top_p=spec.sampler.top_p,
+            top_k=spec.sampler.top_k,
+            max_tokens=spec.sampler.max_tokens,
+            stop=spec.sampler.stop,
+        ),
+        grader=spec.task.grader,
+        task=spec.task.name,
+        units=_units(0, [task.train.prompt(index) for index in indices], spec.em.prompts_per_unit),
+    )
+
+
+def plan_evaluation(spec: RunSpec, uid: str, policy: int, task: Task) -> tuple[Plan, ...]:
+    """Evaluation of one policy on the held-out problems: round 0 greedy, round 1 avg@k where asked for."""
+    rounds = [(1, 0.0)]
+    if spec.evaluation.samples:
+        rounds.append((spec.evaluation.samples, spec.evaluation.temperature))
+    return tuple(
+        Plan(
+            run=uid,
+            kind="eval",
+            iteration=policy,
+            round=number,
+            min_policy=policy,
+            max_policy=policy,
+            seed=spec.em.seed,
+            samples=samples,
+            attempts=spec.em.unit_attempts,
+            sampling=Sampling(
+                temperature=temperature,
+                top_p=1.0,
+                top_k=0,
+                max_tokens=spec.sampler.max_tokens,
+                stop=spec.sampler.stop,
+            ),
+            grader=spec.task.grader,
+            task=spec.task.name,
+            units=_units(number, task.heldout, spec.evaluation.prompts_per_unit),
+        )
+        for number, (samples, temperature) in enumerate(rounds)
+    )
+
+
+def evaluation_due(spec: RunSpec, policy: int) -> bool:
+    """Whether this policy version is evaluated: the first, every nth and the last."""
+    if spec.evaluation.prompts == 0:
+        return False
+    every = spec.evaluation.every
+    return policy in (0, spec.em.iterations) or (every > 0 and policy % every == 0)
+
+
+def admissible(plan: Plan, policy: int) -> bool:
+    """Whether a unit of the plan may be claimed with this policy version."""
+    return plan.min_policy <= policy and (plan.max_policy is None or policy <= plan.max_policy)
+
+
+def _units(number: int, prompts: Sequence[PlannedPrompt], size: int) -> tuple[Unit, ...]:
+    return tuple(
+        Unit(name=f"{number:02d}-{start // size:04d}", prompts=tuple(prompts[start : start + size]))
+        for start in range(0, len(prompts), size)
+    )
