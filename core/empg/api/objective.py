@@ -1,0 +1,130 @@
+"""``spec.objective``: what the M-step maximises."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Self
+
+from pydantic import model_validator
+
+from empg.api.base import Spec, field
+from empg.objective import (
+    KL,
+    PRESETS,
+    Aggregate,
+    Baseline,
+    Denominator,
+    Filter,
+    ISCorrection,
+    KLEstimator,
+    Objective,
+    OldLogprobs,
+    Preset,
+    RatioLevel,
+    RewardMap,
+    Scale,
+    Squash,
+    Surrogate,
+)
+
+
+class ObjectiveSpec(Spec):
+    """A preset, and knobs that differ from it. An absent knob has the preset's value."""
+
+    preset: Preset = field("empg", change="next-attempt")
+    """Algorithm that gives every knob its value. It may bring a reference model, which is loaded when the learner
+    starts."""
+    reward_map: RewardMap | None = field(None, change="live")
+    """What is done to rewards first. `plus-minus-one`: 2r − 1."""
+    baseline: Baseline | None = field(None, change="live")
+    """What is subtracted from a reward: the mean of its group (the answers to one prompt), the mean of the group's
+    other answers, the mean over the batch's answers, the mean over the batch's response tokens, or the group's mean and
+    then the token mean of the rest."""
+    scale: Scale | None = field(None, change="live")
+    """What the difference is divided by: a standard deviation (unbiased) of the group's rewards, of the batch's
+    rewards, or of the difference over the batch's response tokens."""
+    scale_epsilon: float | None = field(None, change="live", gt=0, le=1)
+    """Keeps `scale` from dividing by 0: added to the standard deviation, for `token-std` to the variance."""
+    squash: Squash | None = field(None, change="live")
+    """Function applied last. `tanh-half`: tanh(z/2). `sigmoid-centred`: sigmoid(z) minus its mean over the batch's
+    answers. `positive-part`: max(z, 0)."""
+    filters: tuple[Filter, ...] | None = field(None, change="live", max_length=4)
+    """Answers to leave out of the loss: groups with equal rewards, groups that are all right or all wrong, answers with
+    a small advantage. All but the last are left out of the batch's statistics too."""
+    right_reward: float | None = field(None, change="live", ge=-1e6, le=1e6)
+    """Least reward of a right answer, for the filter `all-right`."""
+    wrong_reward: float | None = field(None, change="live", ge=-1e6, le=1e6)
+    """Largest reward of a wrong answer, for the filter `all-wrong`."""
+    min_advantage: float | None = field(None, change="live", ge=0, le=1e6)
+    """The filter `small-advantage` keeps answers whose |advantage| is above this."""
+    surrogate: Surrogate | None = field(None, change="live")
+    """What is maximised: advantage × log-prob, or advantage × clipped ratio of new to old probability."""
+    ratio_level: RatioLevel | None = field(None, change="live")
+    """Whether ratios are of tokens or of whole answers."""
+    clip_low: float | None = field(None, change="live", ge=0, lt=1)
+    """Ratios are clipped below at 1 − this."""
+    clip_high: float | None = field(None, change="live", ge=0, le=100)
+    """Ratios are clipped above at 1 + this."""
+    dual_clip: float | None = field(None, change="live", ge=0, le=1000)
+    """Bound of the ratio for negative advantages. 0: none."""
+    aggregate: Aggregate | None = field(None, change="live")
+    """How token losses become one number, always over the whole batch: the mean over tokens; the mean over answers of
+    their token mean, of their token sum, or of their token sum divided by `sampler.maxTokens` (`constant`)."""
+    denominator: Denominator | None = field(None, change="live")
+    """Whether filtered answers count in that mean."""
+    kl: KL | None = field(None, change="next-attempt")
+    """Where the divergence from the base model enters: nowhere, as a term of the loss, or as a part of the reward. The
+    base model is loaded when the learner starts."""
+    kl_estimator: KLEstimator | None = field(None, change="live")
+    """Estimator per token, with d = log p − log p_ref: k1 = d, k2 = d²/2, k3 = exp(−d) + d − 1. As a loss, k1 has a
+    gradient that is 0 on average."""
+    kl_beta: float | None = field(None, change="live", gt=0, le=100)
+    """Weight of the divergence. To switch it off set `kl: none`."""
+    epochs: int | None = field(None, change="live", ge=1, le=1000)
+    """Passes over a batch."""
+    minibatches: int | None = field(None, change="live", ge=1, le=100_000)
+    """Optimizer steps per pass."""
+    old_logprobs: OldLogprobs | None = field(None, change="live")
+    """Whose log-probs stand for the old policy: the learner's before the first step, or those the sampler recorded."""
+    is_correction: ISCorrection | None = field(None, change="live")
+    """`truncated`: weight each token's term by its importance ratio to the sampler's policy, cut at `isCap`."""
+    is_cap: float | None = field(None, change="live", gt=0, le=1000)
+    """Largest importance weight."""
+    entropy_coef: float | None = field(None, change="live", ge=-1, le=1)
+    """Weight of the entropy bonus, per token in nats."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        objective = self.resolve()
+        needs = {
+            "scale_epsilon": (objective.scale != "none", "objective.scale"),
+            "right_reward": ("all-right" in objective.filters, "all-right in objective.filters"),
+            "wrong_reward": ("all-wrong" in objective.filters, "all-wrong in objective.filters"),
+            "min_advantage": ("small-advantage" in objective.filters, "small-advantage in objective.filters"),
+            "denominator": (bool(objective.filters), "objective.filters"),
+            "ratio_level": (objective.uses_clip, "objective.surrogate: ratio-clip"),
+            "clip_low": (objective.uses_clip, "objective.surrogate: ratio-clip"),
+            "clip_high": (objective.uses_clip, "objective.surrogate: ratio-clip"),
+            "dual_clip": (objective.uses_clip, "objective.surrogate: ratio-clip"),
+            "kl_estimator": (objective.kl != "none", "objective.kl: loss or reward"),
+            "kl_beta": (objective.kl != "none", "objective.kl: loss or reward"),
+            "old_logprobs": (
+                objective.uses_clip or objective.kl == "reward",
+                "objective.surrogate: ratio-clip or objective.kl: reward",
+            ),
+            "is_cap": (objective.is_correction != "none", "objective.isCorrection: truncated"),
+        }
+        for name, (read, remedy) in needs.items():
+            if getattr(self, name) is not None and not read:
+                key = type(self).model_fields[name].alias
+                raise ValueError(f"objective.{key} has no effect without {remedy}; set that, or remove {key}")
+        return self
+
+    def resolve(self) -> Objective:
+        """The preset with this section's overrides.
+
+        Raises:
+            ValueError: for a combination that has no meaning.
+        """
+        overrides = {name: value for name, value in self if name != "preset" and value is not None}
+        return dataclasses.replace(PRESETS[self.preset], **overrides)
