@@ -1,0 +1,100 @@
+"""Attention over packed sequences: each token sees the earlier tokens of its own sequence and nothing else.
+
+Registered with transformers under ``PACKED``, so it serves every model that dispatches its attention by name. The base
+model receives the boundaries as ``cu_seq_lens_q`` and ``max_length_q``, the names transformers itself uses for packed
+input, and hands them down unchanged.
+"""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+PACKED = "empg_packed"
+
+
+def packed_attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    *,
+    cu_seq_lens_q: Tensor,
+    max_length_q: int,
+    scaling: float | None = None,
+    sliding_window: int | None = None,
+    **options: Any,
+) -> tuple[Tensor, None]:
+    """Causal attention of ``query`` [1, heads, T, d] over ``key`` and ``value`` [1, kv_heads, T, d], packed sequences.
+
+    ``cu_seq_lens_q`` [S + 1] holds the boundaries of the S sequences, int32, from 0 to T; ``max_length_q`` is the
+    longest of them. Returns [1, T, heads, d]. Dropout is ignored: sampler and learner must be the same network.
+
+    In bfloat16 on CUDA this is one call of ``torch.nn.attention.varlen``; no test covers it without a GPU. Elsewhere it
+    is one SDPA call per sequence, which on CPU is faster than one masked call over all of them.
+    """
+    assert attention_mask is None, "packed attention derives its mask from the sequence boundaries"
+    for name in ("softcap", "s_aux"):
+        if options.get(name) is not None:
+            raise ValueError(
+                f"{type(module).__name__} uses {name}, which packed attention does not have; use another model"
+            )
+    groups = query.shape[1] != key.shape[1]
+    if query.is_cuda and query.dtype is torch.bfloat16:
+        from torch.nn.attention.varlen import varlen_attn
+
+        query, key, value = (tensor[0].transpose(0, 1).contiguous() for tensor in (query, key, value))
+        out = varlen_attn(
+            query,
+            key,
+            value,
+            cu_seq_lens_q,
+            cu_seq_lens_q,
+            max_length_q,
+            max_length_q,
+            scale=scaling,
+            window_size=(-1 if sliding_window is None else sliding_window - 1, 0),
+            enable_gqa=groups,
+        )
+        assert isinstance(out, Tensor)
+        return out[None], None
+    bounds = cu_seq_lens_q.tolist()
+    parts = []
+    for start, end in itertools.pairwise(bounds):
+        mask = None
+        if sliding_window is not None and end - start > sliding_window:
+            mask = _window_mask(end - start, sliding_window, query.device)
+        parts.append(
+            F.scaled_dot_product_attention(
+                query[:, :, start:end],
+                key[:, :, start:end],
+                value[:, :, start:end],
+                attn_mask=mask,
+                is_causal=mask is None,
+                scale=scaling,
+                enable_gqa=groups,
+            )
+        )
+    return torch.cat(parts, dim=2).transpose(1, 2).contiguous(), None
+
+
+def _window_mask(length: int, window: int, device: torch.device) -> Tensor:
+    """Boolean mask [length, length]: a token sees itself and the ``window`` − 1 tokens before it."""
+    position = torch.arange(length, device=device)
+    behind = position[:, None] - position[None, :]
+    return (behind >= 0) & (behind < window)
+
+
+def _no_mask(*_: Any, **__: Any) -> None:
+    """The mask of packed attention: none, the boundaries say it all."""
+
+
+ALL_ATTENTION_FUNCTIONS.register(PACKED, packed_attention)
+ALL_MASK_ATTENTION_FUNCTIONS.register(PACKED, _no_mask)
