@@ -96,8 +96,8 @@ class EMPGRun(Spec):
     """Written by the operator and the learner."""
 
     def manifest(self) -> dict[str, Any]:
-        """The object as JSON data with camelCase keys, all defaults written out, without status."""
-        return self.model_dump(mode="json", by_alias=True, exclude={"status"})
+        """The object as JSON data with camelCase keys, defaults written out, without status."""
+        return self.model_dump(mode="json", by_alias=True, exclude={"status"}, exclude_none=True)
 
 
 def immutable_part(spec: RunSpec) -> dict[str, Any]:

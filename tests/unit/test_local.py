@@ -1,0 +1,123 @@
+"""The local supervisor's pure decisions, and its children."""
+
+import signal
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from empg.api.run import RunSpec
+from empg.exit_codes import DIVERGED, OK, RETRY, SPEC
+from empg.local.child import Child, stop
+from empg.local.progress import clock
+from empg.local.resources import share_out
+from empg.local.restarts import End, Leave, RestartBudget, Start, after_exit
+
+
+def spec(**sections: object) -> RunSpec:
+    document = {"model": {"name": "x"}, "task": {"name": "arithmetic"}, "em": {"iterations": 1}}
+    for name, value in sections.items():
+        document[name] = {**document.get(name, {}), **value}  # type: ignore[dict-item]
+    return RunSpec.model_validate(document)
+
+
+@pytest.mark.parametrize(
+    ("role", "code", "expected"),
+    [
+        ("learner", OK, End(OK, "the run is complete")),
+        ("sampler", OK, Leave()),
+        ("sampler", SPEC, End(SPEC, "it can't use the manifest")),
+        ("learner", DIVERGED, End(DIVERGED, "it stopped the run: training diverged")),
+        ("learner", RETRY, Start(0.0)),
+        ("learner", -9, Start(0.5)),
+        ("sampler", 1, Start(0.5)),
+    ],
+)
+def test_what_follows_an_exit(role: str, code: int, expected: object) -> None:
+    assert after_exit(role, "it", code, RestartBudget(), 0.0) == expected  # type: ignore[arg-type]
+
+
+def test_delays_double_and_the_budget_ends_the_run_with_the_last_code() -> None:
+    budget = RestartBudget(budget=3)
+    delays = [after_exit("sampler", "it", 1, budget, float(at)) for at in range(3)]
+    assert delays == [Start(0.5), Start(1.0), Start(2.0)]
+    assert after_exit("sampler", "it", -11, budget, 3.0) == End(139, "it ended 4 times, last with signal 11")
+
+
+def test_old_crashes_are_forgiven() -> None:
+    budget = RestartBudget(budget=1)
+    assert after_exit("sampler", "it", 1, budget, 0.0) == Start(0.5)
+    assert after_exit("sampler", "it", 1, budget, 10_000.0) == Start(0.5)
+
+
+def test_cores_are_shared_in_turns_or_split() -> None:
+    turns = share_out(spec(), 8, ())
+    assert (turns.learner.threads, turns.samplers[0].threads) == (8, 8)
+    together = share_out(spec(em={"iterations": 1, "maxStaleness": 1}, sampler={"replicas": 2}), 8, ())
+    assert (together.learner.threads, [s.threads for s in together.samplers]) == (4, [2, 2])
+    ranks = share_out(spec(learner={"processes": 2}), 2, ())
+    assert ranks.learner.threads == 1
+
+
+def test_gpus_go_to_the_learner_first_and_the_rest_to_samplers() -> None:
+    shares = share_out(spec(sampler={"replicas": 3}, learner={"processes": 1}), 8, (0, 1, 2, 3))
+    assert shares.learner.devices == (0,)
+    assert [s.devices for s in shares.samplers] == [(1,), (2,), (3,)]
+    assert not shares.gpu_is_shared
+    wide = share_out(spec(sampler={"replicas": 1, "tensorParallel": 2, "devices": [2, 3]}), 8, (0, 1, 2, 3))
+    assert wide.samplers[0].devices == (2, 3)
+
+
+def test_one_gpu_is_shared_in_turns() -> None:
+    shares = share_out(spec(), 8, (0,))
+    assert shares.samplers[0].devices == shares.learner.devices == (0,)
+    assert shares.gpu_is_shared
+    assert shares.learner.environment(True) == {"OMP_NUM_THREADS": "8", "CUDA_VISIBLE_DEVICES": "0"}
+
+
+@pytest.mark.parametrize(
+    ("sections", "gpus", "said"),
+    [
+        ({"sampler": {"replicas": 4}}, (0, 1), "spec.sampler.replicas is 4"),
+        ({"learner": {"devices": [5]}}, (0,), "spec.learner.devices names GPU 5"),
+        ({"learner": {"processes": 3}}, (0, 1), "3 GPUs are needed"),
+        ({"sampler": {"devices": [0]}}, (), "this machine shows none"),
+    ],
+)
+def test_gpus_that_are_not_there_are_named(sections: dict[str, object], gpus: tuple[int, ...], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        share_out(spec(**sections), 8, gpus)
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(0, "0:00"), (61.4, "1:01"), (3725, "1:02:05")])
+def test_clock(seconds: float, text: str) -> None:
+    assert clock(seconds) == text
+
+
+def child(tmp_path: Path, code: str) -> Child:
+    return Child("it", "sampler", [sys.executable, "-c", code], {"X": "7"}, tmp_path / "logs" / "it.log", RestartBudget())
+
+
+def test_a_child_logs_and_reports_its_exit_code_once(tmp_path: Path) -> None:
+    it = child(tmp_path, "import os, sys; print('says', os.environ['X']); sys.exit(75)")
+    it.start()
+    assert it.process is not None
+    it.process.wait(30)
+    assert it.exited() == 75
+    assert it.exited() is None
+    assert it.last_lines().endswith("says 7")
+
+
+def test_stop_asks_first_and_kills_after_the_grace_period(tmp_path: Path) -> None:
+    ready = tmp_path / "ready"
+    stubborn = child(
+        tmp_path,
+        f"import signal, time, pathlib; signal.signal(signal.SIGTERM, signal.SIG_IGN); pathlib.Path({str(ready)!r}).touch(); time.sleep(60)",
+    )
+    stubborn.start()
+    deadline = time.monotonic() + 30
+    while not ready.exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    stop([stubborn], grace_seconds=0.2)
+    assert stubborn.codes == [-signal.SIGKILL]
