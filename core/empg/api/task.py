@@ -39,10 +39,10 @@ class GraderSpec(Spec):
 class FieldsSpec(Spec):
     """Names of the columns of a data set."""
 
-    prompt: str = field("question", change="immutable", min_length=1)
-    """Column that holds the problem."""
-    answer: str = field("answer", change="immutable", min_length=1)
-    """Column that holds the gold answer."""
+    prompt: str | None = field(None, change="immutable", min_length=1)
+    """Column that holds the problem. Absent: the task's own; `question` for `dataset`."""
+    answer: str | None = field(None, change="immutable", min_length=1)
+    """Column that holds the gold answer. Absent: the task's own; `answer` for `dataset`."""
 
 
 class TaskSpec(Spec):
