@@ -1,0 +1,113 @@
+"""Heartbeats of samplers, `samplers/<id>.json`, and who is dead by them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from pydantic import Field
+
+from empg.rundir import keys, records
+from empg.rundir.plan import Record
+from empg.store.base import KeyMissing, Store
+
+
+class SamplerRecord(Record):
+    """What a sampler says about itself. Written before its first claim, and then every few seconds."""
+
+    id: str
+    incarnation: str
+    """Of the process: new whenever the sampler starts, even under the same id."""
+    counter: int = Field(ge=0)
+    """Rises with every record."""
+    progress: int = Field(ge=0)
+    """Rises only when an engine step or a grade finished; what leases are judged by."""
+    policy: int | None
+    """Version that the engine holds."""
+    loading: int | None = None
+    """Version that is being loaded."""
+    units: int = Field(0, ge=0)
+    """Units committed by this incarnation."""
+    tokens_per_second: float = Field(0.0, ge=0)
+    """Generated lately."""
+    detail: str = ""
+
+
+def write_record(store: Store, record: SamplerRecord) -> None:
+    """Publish a heartbeat; each id has a single writer."""
+    store.put(keys.sampler_key(record.id), records.encode(record))
+
+
+def read_record(store: Store, sampler: str) -> SamplerRecord | None:
+    """The record of one sampler, None if it has none. CorruptRecord if the file is not its own."""
+    key = keys.sampler_key(sampler)
+    try:
+        record = records.read(store, key, SamplerRecord)
+    except KeyMissing:
+        return None
+    if record.id != sampler:
+        raise records.CorruptRecord(key, f"is the record of sampler {record.id!r}; remove it")
+    return record
+
+
+def read_records(store: Store) -> list[SamplerRecord]:
+    """All records, by id."""
+    names = [name.removesuffix(".json") for name in store.children(keys.SAMPLERS) if name.endswith(".json")]
+    return [record for name in names if (record := read_record(store, name)) is not None]
+
+
+@dataclass
+class _Seen:
+    incarnation: str
+    progress: int
+    moved: float
+    counter: int
+    beat: float
+
+
+class Liveness:
+    """Judges claims by what one process saw of the heartbeats, on its own monotonic clock.
+
+    Call `observe` several times per lease. A holder is dead when its progress stood still for a lease between our
+    looks, so one that is looked at rarely is judged late, never early.
+    """
+
+    def __init__(self, lease_seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self.lease_seconds = lease_seconds
+        self._clock = clock
+        self._seen: dict[str, _Seen] = {}
+        self._unknown: dict[str, float] = {}
+        """When we first missed the record of a sampler."""
+
+    def observe(self, records: Iterable[SamplerRecord]) -> None:
+        """Take note of records just read."""
+        now = self._clock()
+        for record in records:
+            self._unknown.pop(record.id, None)
+            seen = self._seen.get(record.id)
+            if seen is None or seen.incarnation != record.incarnation:
+                self._seen[record.id] = _Seen(record.incarnation, record.progress, now, record.counter, now)
+                continue
+            if seen.progress != record.progress:
+                seen.progress, seen.moved = record.progress, now
+            if seen.counter != record.counter:
+                seen.counter, seen.beat = record.counter, now
+
+    def dead(self, holder_id: str, holder_incarnation: str) -> bool:
+        """Whether a claim of this process may be taken over.
+
+        True when its progress stood still for a lease since we first saw that value, when its id shows another
+        incarnation, or when we have been missing its record for a lease.
+        """
+        seen = self._seen.get(holder_id)
+        if seen is None:
+            return self._clock() - self._unknown.setdefault(holder_id, self._clock()) >= self.lease_seconds
+        return seen.incarnation != holder_incarnation or self._clock() - seen.moved >= self.lease_seconds
+
+    def silent(self, sampler: str) -> bool:
+        """Whether no new heartbeat of the sampler was seen for a lease, working or not."""
+        seen = self._seen.get(sampler)
+        if seen is None:
+            return self.dead(sampler, "")
+        return self._clock() - seen.beat >= self.lease_seconds

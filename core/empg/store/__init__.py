@@ -1,0 +1,1 @@
+"""Storage of the run directory: a key space with atomic create and replace."""
