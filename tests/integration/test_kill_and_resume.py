@@ -39,7 +39,18 @@ spec:
 
 @contextmanager
 def running(manifest: Path, root: Path) -> Iterator[subprocess.Popen[bytes]]:
-    command = [sys.executable, "-m", "empg.cli.main", "run", str(manifest), "--run-dir", str(root), "--plain", "--restarts", "1000"]
+    command = [
+        sys.executable,
+        "-m",
+        "empg.cli.main",
+        "run",
+        str(manifest),
+        "--run-dir",
+        str(root),
+        "--plain",
+        "--restarts",
+        "1000",
+    ]
     with (root.parent / f"{root.name}.log").open("wb") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log)
     try:

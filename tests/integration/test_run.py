@@ -91,7 +91,9 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
 
 @pytest.mark.slow
 def test_the_last_line_tells_the_accuracy_before_and_after(finished: Finished) -> None:
-    before, after = (result.greedy for policy, result in read_results(PosixStore(finished.root)).items() if policy in (0, ITERATIONS))
+    before, after = (
+        result.greedy for policy, result in read_results(PosixStore(finished.root)).items() if policy in (0, ITERATIONS)
+    )
     assert finished.log.splitlines()[-1] == f"held-out greedy accuracy {before:.3f} -> {after:.3f}"
     assert (finished.root / "curves.png").read_bytes().startswith(b"\x89PNG")
 
@@ -101,11 +103,7 @@ def test_every_iteration_has_whole_and_finite_metrics(finished: Finished) -> Non
     rows = read_metrics(PosixStore(finished.root))
     assert [row["iteration"] for row in rows] == list(range(ITERATIONS))
     for row in rows:
-        for key in (
-            "loss reward_mean reward_std accuracy advantage_mean advantage_std entropy kl_behaviour ratio_min ratio_mean "
-            "ratio_max grad_norm learning_rate tokens tokens_per_second seconds_sampling seconds_learning staleness_mean "
-            "filtered_share truncated_share response_length_mean"
-        ).split():
+        for key in ["loss", "reward_mean", "reward_std", "accuracy", "advantage_mean", "advantage_std", "entropy", "kl_behaviour", "ratio_min", "ratio_mean", "ratio_max", "grad_norm", "learning_rate", "tokens", "tokens_per_second", "seconds_sampling", "seconds_learning", "staleness_mean", "filtered_share", "truncated_share", "response_length_mean"]:
             assert isinstance(row[key], int | float), key
         assert row["staleness_max"] == 0
         assert row["logprob_mismatch"] < 1e-4
@@ -133,7 +131,10 @@ def test_show_prints_the_table(finished: Finished) -> None:
 
 @pytest.mark.slow
 def test_trajectories_can_be_looked_at(finished: Finished) -> None:
-    rows = [json.loads(line) for line in say("trajectories", str(finished.root), "--all", "--json", "--limit", "999").splitlines()]
+    rows = [
+        json.loads(line)
+        for line in say("trajectories", str(finished.root), "--all", "--json", "--limit", "999").splitlines()
+    ]
     assert len(rows) == ITERATIONS * 8 * 4
     assert len({(row["iteration"], row["prompt_id"], row["sample"]) for row in rows}) == len(rows)
     for row in rows:
@@ -165,8 +166,16 @@ def test_a_finished_run_is_left_alone(finished: Finished) -> None:
 @pytest.mark.slow
 def test_another_run_is_kept_out_of_the_directory(finished: Finished) -> None:
     other = finished.manifest.with_name("other.yaml")
-    other.write_text(finished.manifest.read_text().replace("task: {name: arithmetic", "task: {name: arithmetic, levels: [1]"))
-    done = subprocess.run(empg("run", str(other), "--run-dir", str(finished.root)), capture_output=True, text=True, timeout=60, check=False)
+    other.write_text(
+        finished.manifest.read_text().replace("task: {name: arithmetic", "task: {name: arithmetic, levels: [1]")
+    )
+    done = subprocess.run(
+        empg("run", str(other), "--run-dir", str(finished.root)),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
     assert done.returncode == 64
     assert "run.json" in done.stderr
     assert "adopt" in done.stderr
@@ -177,7 +186,11 @@ def test_samplers_work_ahead_with_staleness_one(tmp_path: Path) -> None:
     manifest, root = tmp_path / "run.yaml", tmp_path / "dir"
     manifest.write_text(MANIFEST.replace("STALENESS", "1").replace("metricsPort", "replicas: 2, metricsPort", 1))
     done = subprocess.run(
-        empg("run", str(manifest), "--run-dir", str(root), "--plain"), capture_output=True, text=True, timeout=400, check=False
+        empg("run", str(manifest), "--run-dir", str(root), "--plain"),
+        capture_output=True,
+        text=True,
+        timeout=400,
+        check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     rows = read_metrics(PosixStore(root))
@@ -190,7 +203,11 @@ def test_a_model_that_is_not_there_ends_the_run_with_64(tmp_path: Path) -> None:
     manifest = tmp_path / "run.yaml"
     manifest.write_text(MANIFEST.replace("STALENESS", "0").replace(f"{ROOT}/examples/demo/base-model", "./absent"))
     done = subprocess.run(
-        empg("run", str(manifest), "--run-dir", str(tmp_path / "dir"), "--plain"), capture_output=True, text=True, timeout=200, check=False
+        empg("run", str(manifest), "--run-dir", str(tmp_path / "dir"), "--plain"),
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
     )
     assert done.returncode == 64, done.stdout + done.stderr
     assert "model.name" in done.stdout

@@ -96,7 +96,9 @@ def test_clock(seconds: float, text: str) -> None:
 
 
 def child(tmp_path: Path, code: str) -> Child:
-    return Child("it", "sampler", [sys.executable, "-c", code], {"X": "7"}, tmp_path / "logs" / "it.log", RestartBudget())
+    return Child(
+        "it", "sampler", [sys.executable, "-c", code], {"X": "7"}, tmp_path / "logs" / "it.log", RestartBudget()
+    )
 
 
 def test_a_child_logs_and_reports_its_exit_code_once(tmp_path: Path) -> None:

@@ -10,13 +10,13 @@ from pydantic.alias_generators import to_camel
 Change = Literal["immutable", "live", "next-attempt", "rolls-samplers"]
 """What an edit of a field does to a run that exists:
 
-``immutable`` is refused, ``live`` is picked up at the next unplanned iteration, ``next-attempt`` when the learner starts
-again, ``rolls-samplers`` when sampler pods are replaced.
+``immutable`` is refused, ``live`` is picked up at the next unplanned iteration, ``next-attempt`` when the learner
+starts again, ``rolls-samplers`` when sampler pods are replaced.
 """
 
 
 class Spec(BaseModel):
-    """A frozen section of the API. Keys are camelCase in manifests and snake_case in Python; unknown keys are errors."""
+    """A frozen section of the API. Keys are camelCase in manifests, snake_case in Python; unknown keys are errors."""
 
     model_config = ConfigDict(
         frozen=True,
@@ -30,7 +30,7 @@ class Spec(BaseModel):
 
 
 def field(default: Any = ..., *, change: Change, **bounds: Any) -> Any:
-    """A pydantic ``Field`` that says what an edit of it does; ``bounds`` are pydantic's own (``ge``, ``pattern``, …)."""
+    """A pydantic ``Field`` that says what an edit of it does; ``bounds`` are pydantic's own (``ge``, …)."""
     return Field(default, json_schema_extra={"x-empg-change": change}, **bounds)
 
 

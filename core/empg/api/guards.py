@@ -15,6 +15,6 @@ class GuardsSpec(Spec):
     max_unparseable_share: float = field(1.0, change="live", ge=0, le=1)
     """Largest share of answers in which no answer was found. 1: off."""
     max_logprob_mismatch: float = field(1.0, change="live", gt=0, le=100)
-    """Largest mean |behaviour − learner| log-prob per token in nats, for tokens sampled with the learner's own policy."""
+    """Largest mean |behaviour − learner| log-prob per token in nats, over tokens sampled with the learner's policy."""
     reward_collapse_ratio: float = field(0.0, change="live", ge=0, le=1)
     """Stop when the mean reward of 10 iterations falls below this share of the best such mean. 0: off."""

@@ -31,7 +31,12 @@ def reference() -> str:
 
 
 def _section(path: str, model: Any) -> list[str]:
-    lines = [f"## {path}\n", f"{_one_line(model.__doc__)}\n", "| key | type | default | edit | meaning |", "|---|---|---|---|---|"]
+    lines = [
+        f"## {path}\n",
+        f"{_one_line(model.__doc__)}\n",
+        "| key | type | default | edit | meaning |",
+        "|---|---|---|---|---|",
+    ]
     nested: list[str] = []
     for name, info in model.model_fields.items():
         key, below = str(info.alias or name), _spec_below(info.annotation)
@@ -85,7 +90,9 @@ def _type_name(annotation: Any) -> str:
         return "object"
     if isinstance(annotation, type) and issubclass(annotation, Spec):
         return "object"
-    return {"int": "integer", "float": "number", "str": "text", "bool": "boolean"}.get(annotation.__name__, annotation.__name__)
+    return {"int": "integer", "float": "number", "str": "text", "bool": "boolean"}.get(
+        annotation.__name__, annotation.__name__
+    )
 
 
 if __name__ == "__main__":

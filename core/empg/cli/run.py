@@ -15,7 +15,7 @@ from empg.api.load import InvalidManifest, load_run
 from empg.api.run import EMPGRun
 from empg.exit_codes import OK, SPEC
 from empg.local.curves import draw
-from empg.local.prepare import AlreadyRunning, exclusive, prepare_directory, refused_edit, write_manifest
+from empg.local.prepare import AlreadyRunning, exclusive, prepare_directory, write_manifest
 from empg.local.progress import LiveView, PlainView, View
 from empg.local.restarts import BUDGET
 from empg.local.supervisor import Supervisor
@@ -39,7 +39,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--plain", action="store_true", help="plain lines even on a terminal")
     parser.add_argument(
-        "--restarts", type=int, default=BUDGET, metavar="N", help="crashes of one process to get over (default: %(default)s)"
+        "--restarts",
+        type=int,
+        default=BUDGET,
+        metavar="N",
+        help="crashes of one process to get over (default: %(default)s)",
     )
 
 

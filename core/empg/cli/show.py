@@ -49,5 +49,7 @@ def run(args: argparse.Namespace) -> int:
     console.print(iterations_table([{**row, "eval_greedy": accuracies.get(row["iteration"])} for row in rows]))
     if accuracies:
         last = max(accuracies)
-        console.print(f"held-out greedy accuracy {accuracies[min(accuracies)]:.3f} -> {accuracies[last]:.3f} (policy {last})")
+        console.print(
+            f"held-out greedy accuracy {accuracies[min(accuracies)]:.3f} -> {accuracies[last]:.3f} (policy {last})"
+        )
     return OK

@@ -25,7 +25,9 @@ from empg.verdict import Verdict
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `empg trajectories`."""
     parser.add_argument("run_dir", type=Path, metavar="RUN_DIR")
-    parser.add_argument("--iteration", type=int, metavar="T", help="only this iteration (default: the newest sealed one)")
+    parser.add_argument(
+        "--iteration", type=int, metavar="T", help="only this iteration (default: the newest sealed one)"
+    )
     parser.add_argument("--all", action="store_true", help="all sealed iterations")
     parser.add_argument("--verdict", choices=[str(verdict) for verdict in Verdict], help="only this verdict")
     order = parser.add_mutually_exclusive_group()
@@ -68,7 +70,9 @@ def _select(rows: list[Trajectory], best: int | None, worst: int | None) -> list
     """The best or worst by reward; ungraded answers have no reward and count as neither."""
     if best is None and worst is None:
         return rows
-    graded = sorted((row for row in rows if not math.isnan(row.reward)), key=lambda row: row.reward, reverse=best is not None)
+    graded = sorted(
+        (row for row in rows if not math.isnan(row.reward)), key=lambda row: row.reward, reverse=best is not None
+    )
     return graded[: best if best is not None else worst]
 
 

@@ -18,7 +18,9 @@ def draw(rows: Sequence[dict[str, Any]], evaluations: dict[int, float], title: s
         values = [row.get(key) for row in rows]
         points = [(t, v) for t, v in zip(iterations, values, strict=True) if v is not None]
         if points:
-            axes.plot(*zip(*points, strict=True), color=colour, alpha=0.35 if key == "reward_mean" else 0.7, label=label)
+            axes.plot(
+                *zip(*points, strict=True), color=colour, alpha=0.35 if key == "reward_mean" else 0.7, label=label
+            )
     if evaluations:
         axes.plot(list(evaluations), list(evaluations.values()), "o-", color="C2", label="accuracy, held out, greedy")
     axes.set_xlabel("policy version (E- and M-steps made)")

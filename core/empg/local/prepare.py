@@ -31,7 +31,9 @@ def exclusive(root: Path) -> Iterator[None]:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise AlreadyRunning(f"{root}: another `empg run` is at work here; stop it or name another --run-dir") from None
+            raise AlreadyRunning(
+                f"{root}: another `empg run` is at work here; stop it or name another --run-dir"
+            ) from None
         yield
     finally:
         os.close(descriptor)

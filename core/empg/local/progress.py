@@ -100,7 +100,9 @@ class PlainView:
                 self.say(f"policy {policy}: held-out greedy accuracy {accuracy:.3f}")
         rows = read_metrics(self.store)
         for row in rows[self.shown :]:
-            numbers = " ".join(f"{heading.replace(' ', '_')}={cell(row, key, form)}" for heading, key, form in COLUMNS[1:-1])
+            numbers = " ".join(
+                f"{heading.replace(' ', '_')}={cell(row, key, form)}" for heading, key, form in COLUMNS[1:-1]
+            )
             left = seconds_left(rows, progress)
             self.say(f"iteration {row['iteration']}: {numbers}" + (f" left={clock(left)}" if left is not None else ""))
         self.shown = len(rows)

@@ -6,8 +6,10 @@ from typing import Literal
 
 from pydantic import Field
 
+from empg.rundir import keys, records
 from empg.rundir.plan import Record
-from empg.store.base import Store
+from empg.rundir.plans import planned
+from empg.store.base import KeyMissing, Store
 
 
 class EvaluationResult(Record):
@@ -25,16 +27,25 @@ class EvaluationResult(Record):
     """The evaluation was not complete by its deadline."""
 
 
+def result_key(policy: int) -> str:
+    """Where the result of a policy is."""
+    return f"{keys.iteration_dir('eval', policy)}/result.json"
+
+
 def write_result(store: Store, result: EvaluationResult) -> None:
     """Record a result; a later one replaces it."""
-    store.put(f"eval/{result.policy:06d}/result.json", result.model_dump_json().encode())
+    store.put(result_key(result.policy), records.encode(result))
 
 
 def read_results(store: Store) -> dict[int, EvaluationResult]:
     """All results by policy version, ascending."""
-    keys = [key for key in store.list("eval/") if key.endswith("/result.json")]
-    results = [EvaluationResult.model_validate_json(store.get(key)) for key in keys]
-    return {result.policy: result for result in sorted(results, key=lambda result: result.policy)}
+    results = {}
+    for policy in planned(store, "eval"):
+        try:
+            results[policy] = records.read(store, result_key(policy), EvaluationResult)
+        except KeyMissing:
+            continue
+    return results
 
 
 def greedy_accuracies(store: Store) -> dict[int, float]:
