@@ -1,0 +1,119 @@
+"""The engine at every ZeRO stage with one and two ranks: the same losses, norms and weights."""
+
+import itertools
+
+import pytest
+import torch
+from ranks import run_ranks
+from test_policy_module import packed_inputs
+from tiny_model import VOCABULARY, tiny_model
+
+from empg.api.learner import LearnerSpec
+from empg.api.optimizer import OptimizerSpec
+from empg_trainer.attention import PACKED
+from empg_trainer.deepspeed_engine import Engine, configuration
+from empg_trainer.distributed import initialise
+from empg_trainer.stop import Diverged
+
+pytestmark = pytest.mark.slow
+
+
+def rows(count=6):
+    generator = torch.Generator().manual_seed(3)
+    lengths = [5, 23, 9, 3, 14, 11][:count]
+    return [torch.randint(0, VOCABULARY, (length,), generator=generator) for length in lengths]
+
+
+def train(learner: LearnerSpec, tied=True, steps=3, poison=False):
+    """Three steps on the same six sequences, dealt out to the ranks; returns norms, weights and the last loss."""
+    device = initialise() if not torch.distributed.is_initialized() else torch.device("cpu")
+    rank, world = torch.distributed.get_rank(), torch.distributed.get_world_size()
+    dtype = torch.bfloat16 if learner.precision == "bfloat16" else torch.float32
+    model = tiny_model(tied, attn_implementation=PACKED).to(dtype)
+    # Adam divides by the size of the gradient; a large epsilon keeps it from magnifying rounding where there is none.
+    engine = Engine(model, learner, OptimizerSpec(gradient_clip=0.5, epsilon=1e-3), device)
+    norms, losses = [], []
+    # Two sequences on rank 0 and four on rank 1: unequal numbers of chunks of four tokens.
+    mine = rows() if world == 1 else [rows()[:2], rows()[2:]][rank]
+    for _ in range(steps):
+        total = torch.zeros(())
+        for row in mine if world == 1 else [mine[0], torch.cat(mine[1:])]:
+            logprobs, _ = engine.forward(**packed_inputs(split(row)), temperature=1.0)
+            loss = -logprobs.sum() / 60
+            if poison:
+                loss = loss * float("nan")
+            engine.backward(loss)
+            total += loss.detach()
+        torch.distributed.all_reduce(total)
+        norms.append(engine.step(learning_rate=1e-2, weight_decay=0.1))
+        losses.append(total.item())
+    return norms, losses, snapshot(engine)
+
+
+def split(row):
+    """The sequences that a concatenation of some of ``rows`` consists of."""
+    parts, rest = [], row
+    for known in itertools.cycle(rows()):
+        if len(rest) == 0:
+            return parts
+        if len(known) <= len(rest) and torch.equal(rest[: len(known)], known):
+            parts.append(known)
+            rest = rest[len(known) :]
+
+
+def snapshot(engine):
+    from empg_trainer.state import full_tensors
+
+    return {name: parts["weight"].clone() for name, parts in full_tensors(engine)}
+
+
+def every_stage(precision, heads):
+    """Results by ZeRO stage and by whether the head is tied to the embeddings."""
+    stages = range(4) if precision == "float32" else range(1, 4)
+    return {
+        (stage, tied): train(LearnerSpec(zero_stage=stage, precision=precision, logprob_chunk_tokens=4), tied)
+        for stage in stages
+        for tied in heads
+    }
+
+
+def test_stages_and_ranks_agree_in_float32(tmp_path):
+    """Includes unequal numbers of chunks on two ranks at ZeRO 3, which would hang if chunks were module calls."""
+    (one,) = run_ranks(every_stage, 1, tmp_path, "float32", (True, False))
+    two = run_ranks(every_stage, 2, tmp_path, "float32", (True, False))[0]
+    for (stage, tied), found in [*one.items(), *two.items()]:
+        norms, losses, weights = one[0, tied]
+        assert losses[0] > losses[1] > losses[2]
+        assert found[0] == pytest.approx(norms, abs=1e-6, rel=1e-6), stage
+        assert found[1] == pytest.approx(losses, abs=1e-6, rel=1e-6), stage
+        for name, weight in found[2].items():
+            torch.testing.assert_close(weight, weights[name], atol=1e-6, rtol=0, msg=f"stage {stage}: {name}")
+
+
+def test_bfloat16_keeps_float32_master_weights(tmp_path):
+    (one,) = run_ranks(every_stage, 1, tmp_path, "bfloat16", (True,))
+    for _, losses, weights in one.values():
+        assert losses[0] > losses[2]
+        assert all(weight.dtype is torch.float32 for weight in weights.values())
+        assert any((weight != weight.bfloat16().float()).any() for weight in weights.values())
+        assert losses == pytest.approx(one[1, True][1], rel=1e-2)
+
+
+def poison_every_stage():
+    codes = []
+    for stage in range(4):
+        try:
+            train(LearnerSpec(zero_stage=stage, precision="float32"), poison=True)
+        except Diverged as stop:
+            codes.append(stop.code)
+    return codes
+
+
+def test_a_gradient_that_is_not_finite_ends_with_diverged(tmp_path):
+    (found,) = run_ranks(poison_every_stage, 1, tmp_path)
+    assert found == [65] * 4
+
+
+def test_bfloat16_without_zero_is_refused_with_a_remedy():
+    with pytest.raises(ValueError, match=r"learner\.zeroStage: 1 or learner\.precision: float32"):
+        configuration(LearnerSpec(zero_stage=0), OptimizerSpec())

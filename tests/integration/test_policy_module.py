@@ -1,0 +1,95 @@
+"""The policy module on its own: packed equals one by one, chunks change nothing, unsupported models are refused."""
+
+import pytest
+import torch
+from tiny_model import VOCABULARY, tiny_model
+
+from empg_trainer.attention import PACKED
+from empg_trainer.policy import Policy
+
+LENGTHS = (7, 1, 19, 4)
+
+
+def sequences():
+    generator = torch.Generator().manual_seed(1)
+    return [torch.randint(0, VOCABULARY, (length,), generator=generator) for length in LENGTHS]
+
+
+def packed_inputs(rows):
+    lengths = torch.tensor([len(row) for row in rows])
+    ends = lengths.cumsum(0)
+    ids = torch.cat(rows)
+    starts = set((ends - lengths).tolist())
+    predicted = torch.tensor([i for i in range(len(ids)) if i not in starts])
+    return {
+        "input_ids": ids,
+        "position_ids": torch.cat([torch.arange(len(row)) for row in rows]),
+        "cu_seqlens": torch.cat([torch.zeros(1, dtype=torch.long), ends]).int(),
+        "max_length": int(lengths.max()),
+        "positions": predicted - 1,
+        "targets": ids[predicted],
+    }
+
+
+def reference(model, rows, temperature):
+    """Log-probs and entropies from the model's own logits, one sequence at a time."""
+    logprobs, entropies = [], []
+    for row in rows:
+        logits = model(input_ids=row[None]).logits[0, :-1].float() / temperature
+        distribution = torch.log_softmax(logits, -1)
+        logprobs.append(distribution.gather(-1, row[1:, None])[:, 0])
+        entropies.append(-(distribution.exp() * distribution).sum(-1))
+    return torch.cat(logprobs), torch.cat(entropies)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("window", [None, 5])
+def test_packed_equals_one_by_one_in_value_and_gradient(tied, window):
+    changes = {} if window is None else {"use_sliding_window": True, "sliding_window": window, "max_window_layers": 0}
+    plain, packed = tiny_model(tied, **changes), tiny_model(tied, attn_implementation=PACKED, **changes)
+    policy = Policy(packed, chunk_tokens=6)
+    rows = sequences()
+    weights = torch.linspace(-1, 1, sum(LENGTHS) - len(LENGTHS))
+
+    expected, expected_entropy = reference(plain, rows, 0.7)
+    ((expected * weights).sum() + 0.1 * expected_entropy.sum()).backward()
+    found, entropy = policy(**packed_inputs(rows), temperature=0.7, entropy_gradient=True)
+    ((found * weights).sum() + 0.1 * entropy.sum()).backward()
+
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(entropy, expected_entropy, atol=1e-5, rtol=0)
+    wanted = dict(plain.named_parameters())
+    for name, parameter in packed.named_parameters():
+        torch.testing.assert_close(parameter.grad, wanted[name].grad, atol=1e-5, rtol=1e-4, msg=name)
+
+
+def test_chunk_size_changes_nothing():
+    model = tiny_model(attn_implementation=PACKED)
+    inputs = packed_inputs(sequences())
+    whole, _ = Policy(model, chunk_tokens=1000)(**inputs, temperature=1.0)
+    chunked, _ = Policy(model, chunk_tokens=1)(**inputs, temperature=1.0)
+    torch.testing.assert_close(chunked, whole, atol=1e-6, rtol=0)
+
+
+def test_entropy_carries_no_gradient_unless_asked_for():
+    policy = Policy(tiny_model(attn_implementation=PACKED), chunk_tokens=8)
+    _, entropy = policy(**packed_inputs(sequences()), temperature=1.0)
+    assert not entropy.requires_grad
+
+
+def test_a_neighbour_in_the_pack_changes_nothing():
+    policy = Policy(tiny_model(attn_implementation=PACKED), chunk_tokens=64)
+    rows = sequences()
+    before, _ = policy(**packed_inputs(rows), temperature=1.0)
+    rows[0] = (rows[0] + 1) % VOCABULARY
+    after, _ = policy(**packed_inputs(rows), temperature=1.0)
+    first = LENGTHS[0] - 1
+    assert not torch.allclose(before[:first], after[:first])
+    assert torch.equal(before[first:], after[first:])
+
+
+def test_dropout_is_switched_off():
+    model = tiny_model(attn_implementation=PACKED, attention_dropout=0.5)
+    policy = Policy(model, chunk_tokens=64).train()
+    inputs = packed_inputs(sequences())
+    assert torch.equal(policy(**inputs, temperature=1.0)[0], policy(**inputs, temperature=1.0)[0])
