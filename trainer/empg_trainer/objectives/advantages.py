@@ -69,6 +69,8 @@ def advantages(
     earned = returns(objective, map_rewards(objective.reward_map, rewards[keep]), kept_answers, kl)
     tokens = torch.ones_like(earned) if objective.token_level else lengths[keep].double()
     kept_values = _squashed(objective, _scaled(objective, earned, tokens, Segments.of_labels(groups[keep])))
+    # Statistics over tokens say nothing about an answer without any.
+    kept_values = kept_values.where(tokens > 0, 0.0)
 
     if objective.token_level:
         where = keep[answers.index]
