@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 from empg.api.run import RunSpec
@@ -11,7 +12,11 @@ from empg.tasks.source import Task
 
 
 def plan_rollout(spec: RunSpec, uid: str, iteration: int, task: Task) -> Plan:
-    """Round 0 of iteration `iteration`: `em.promptsPerIteration` prompts, cut into units."""
+    """Round 0 of iteration `iteration`: `em.promptsPerIteration` prompts, cut into units.
+
+    Where an epoch of a small task ends inside the iteration a prompt may come twice; each occurrence is a prompt of its
+    own (`<id>#2`), with its own answers.
+    """
     indices = prompt_indices(spec.em.seed, iteration, spec.em.prompts_per_iteration, task.train.size)
     return Plan(
         run=uid,
@@ -31,7 +36,7 @@ def plan_rollout(spec: RunSpec, uid: str, iteration: int, task: Task) -> Plan:
         ),
         grader=spec.task.grader,
         task=spec.task.name,
-        units=_units(0, [task.train.prompt(index) for index in indices], spec.em.prompts_per_unit),
+        units=_units(0, _told_apart([task.train.prompt(index) for index in indices]), spec.em.prompts_per_unit),
     )
 
 
@@ -77,6 +82,17 @@ def evaluation_due(spec: RunSpec, policy: int) -> bool:
 def admissible(plan: Plan, policy: int) -> bool:
     """Whether a unit of the plan may be claimed with this policy version."""
     return plan.min_policy <= policy and (plan.max_policy is None or policy <= plan.max_policy)
+
+
+def _told_apart(prompts: Sequence[PlannedPrompt]) -> list[PlannedPrompt]:
+    seen: Counter[str] = Counter()
+    different = []
+    for prompt in prompts:
+        seen[prompt.prompt_id] += 1
+        number = seen[prompt.prompt_id]
+        name = prompt.prompt_id if number == 1 else f"{prompt.prompt_id}#{number}"
+        different.append(prompt.model_copy(update={"prompt_id": name}))
+    return different
 
 
 def _units(number: int, prompts: Sequence[PlannedPrompt], size: int) -> tuple[Unit, ...]:

@@ -113,10 +113,13 @@ def test_a_child_logs_and_reports_its_exit_code_once(tmp_path: Path) -> None:
 
 def test_stop_asks_first_and_kills_after_the_grace_period(tmp_path: Path) -> None:
     ready = tmp_path / "ready"
-    stubborn = child(
-        tmp_path,
-        f"import signal, time, pathlib; signal.signal(signal.SIGTERM, signal.SIG_IGN); pathlib.Path({str(ready)!r}).touch(); time.sleep(60)",
-    )
+    code = f"""
+import pathlib, signal, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+pathlib.Path({str(ready)!r}).touch()
+time.sleep(60)
+"""
+    stubborn = child(tmp_path, code)
     stubborn.start()
     deadline = time.monotonic() + 30
     while not ready.exists() and time.monotonic() < deadline:

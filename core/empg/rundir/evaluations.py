@@ -1,4 +1,4 @@
-"""Results of evaluations (`eval/<policy>/result.json`), written by the learner when the units are complete or overdue."""
+"""Results of evaluations, `eval/<policy>/result.json`, written by the learner when units are complete or overdue."""
 
 from __future__ import annotations
 
