@@ -1,0 +1,88 @@
+"""Plans are pure functions of spec, task and iteration."""
+
+from collections.abc import Sequence
+
+import pytest
+
+from empg.api.run import RunSpec
+from empg.planner import admissible, evaluation_due, plan_evaluation, plan_rollout
+from empg.rundir.plan import PlannedPrompt, sample_seed
+from empg.tasks.problem import Problem
+from empg.tasks.source import FiniteSource, Task
+
+
+def encode(text: str) -> list[int]:
+    return list(text.encode())
+
+
+def task(size: int) -> Task:
+    problems = [Problem(prompt_id=f"p{i}", prompt=f"{i}?", gold=str(i)) for i in range(size)]
+    heldout = tuple(problem.planned(encode) for problem in problems[:5])
+    return Task(train=FiniteSource(tuple(problems), encode), heldout=heldout, dropped={})
+
+
+def spec(**em: int) -> RunSpec:
+    sections = {"iterations": 10, "promptsPerIteration": 4, "promptsPerUnit": 2, **em}
+    evaluation = {"prompts": 5, "promptsPerUnit": 2, "every": 4, "samples": 3}
+    return RunSpec.model_validate(
+        {"model": {"name": "x"}, "task": {"name": "arithmetic"}, "em": sections, "evaluation": evaluation}
+    )
+
+
+def ids(prompts: Sequence[PlannedPrompt]) -> list[str]:
+    return [prompt.prompt_id for prompt in prompts]
+
+
+def test_a_rollout_plan_is_cut_into_units_and_repeats_exactly() -> None:
+    plan = plan_rollout(spec(maxStaleness=1), "uid", 3, task(100))
+    assert plan == plan_rollout(spec(maxStaleness=1), "uid", 3, task(100))
+    assert [unit.name for unit in plan.units] == ["00-0000", "00-0001"]
+    assert len({name for unit in plan.units for name in ids(unit.prompts)}) == 4
+    assert (plan.min_policy, plan.max_policy, plan.samples) == (2, None, 8)
+
+
+def test_the_order_of_prompts_follows_the_seed() -> None:
+    def order(seed: int) -> list[str]:
+        plan = plan_rollout(spec(seed=seed), "uid", 0, task(100))
+        return [name for unit in plan.units for name in ids(unit.prompts)]
+
+    assert order(0) != order(1)
+
+
+def test_a_prompt_that_comes_twice_in_an_iteration_is_told_apart() -> None:
+    plan = plan_rollout(spec(), "uid", 0, task(3))
+    names = [name for unit in plan.units for name in ids(unit.prompts)]
+    assert len(set(names)) == 4
+    assert sum(name.endswith("#2") for name in names) == 1
+
+
+def test_an_evaluation_is_greedy_and_then_averaged_on_one_policy() -> None:
+    greedy, average = plan_evaluation(spec(), "uid", 8, task(20))
+    assert (greedy.samples, greedy.sampling.temperature) == (1, 0.0)
+    assert (average.samples, average.sampling.temperature) == (3, 1.0)
+    assert [len(unit.prompts) for unit in greedy.units] == [2, 2, 1]
+    assert [unit.name for unit in average.units] == ["01-0000", "01-0001", "01-0002"]
+    assert [admissible(greedy, policy) for policy in (7, 8, 9)] == [False, True, False]
+
+
+@pytest.mark.parametrize(("policy", "due"), [(0, True), (1, False), (4, True), (8, True), (9, False), (10, True)])
+def test_the_first_every_nth_and_the_last_policy_are_evaluated(policy: int, due: bool) -> None:
+    assert evaluation_due(spec(), policy) is due
+
+
+def test_staleness_bounds_admission() -> None:
+    plan = plan_rollout(spec(maxStaleness=2), "uid", 5, task(20))
+    assert [admissible(plan, policy) for policy in (2, 3, 4, 5)] == [False, True, True, True]
+
+
+def test_seeds_do_not_collide() -> None:
+    seeds = {
+        sample_seed(seed, kind, iteration, f"p{prompt}", sample)
+        for seed in range(2)
+        for kind in ("rollout", "eval")
+        for iteration in range(10)
+        for prompt in range(50)
+        for sample in range(10)
+    }
+    assert len(seeds) == 2 * 2 * 10 * 50 * 10
+    assert all(0 <= seed < 2**63 for seed in seeds)
