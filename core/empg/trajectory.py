@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -35,6 +37,10 @@ SCHEMA = pa.schema(
     ]
 )
 """Columns of a unit file, exactly."""
+
+_DIGEST_KEY = b"empg.sha256"
+_DIGEST = re.compile(_DIGEST_KEY + rb".{1,8}?([0-9a-f]{64})", re.DOTALL)
+_NO_DIGEST = b"0" * 64
 
 
 @dataclass(frozen=True)
@@ -76,7 +82,7 @@ class Trajectory:
 
 
 def to_parquet(rows: Sequence[Trajectory]) -> bytes:
-    """The rows as one Parquet file (zstd, page checksums).
+    """The rows as one Parquet file (zstd, page checksums, and a digest of the whole file in its metadata).
 
     Texts that are no valid Unicode are mended: surrogate pairs become their character, lone surrogates U+FFFD.
     """
@@ -100,14 +106,18 @@ def to_parquet(rows: Sequence[Trajectory]) -> bytes:
         "verdict": [str(row.verdict) for row in rows],
     }
     sink = pa.BufferOutputStream()
-    pq.write_table(
-        pa.table(columns, schema=SCHEMA), sink, compression="zstd", write_page_checksum=True, store_schema=False
-    )
-    return bytes(sink.getvalue().to_pybytes())
+    with pq.ParquetWriter(sink, SCHEMA, compression="zstd", write_page_checksum=True, store_schema=False) as writer:
+        writer.write_table(pa.table(columns, schema=SCHEMA))
+        writer.add_key_value_metadata({_DIGEST_KEY: _NO_DIGEST})
+    data = bytes(sink.getvalue().to_pybytes())
+    return _with_digest(data, hashlib.sha256(data).hexdigest().encode())
 
 
 def from_parquet(data: bytes) -> list[Trajectory]:
     """The rows of a file that `to_parquet` made. ValueError for any other: truncated, flipped bits, other columns."""
+    # Page checksums do not cover the footer, where one flipped bit can give rows other values.
+    if hashlib.sha256(_with_digest(data, _NO_DIGEST)).hexdigest().encode() != _digest(data)[1]:
+        raise ValueError("content does not match its digest")
     try:
         with pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True) as file:
             if not file.schema_arrow.equals(SCHEMA):
@@ -117,6 +127,19 @@ def from_parquet(data: bytes) -> list[Trajectory]:
         raise ValueError(f"no valid Parquet file: {error}") from error
     names = list(SCHEMA.names)
     return [_row(dict(zip(names, values, strict=True))) for values in zip(*(columns[n] for n in names), strict=True)]
+
+
+def _digest(data: bytes) -> tuple[int, bytes]:
+    """Place and value of the digest in the file's metadata."""
+    match = _DIGEST.search(data, max(data.rfind(_DIGEST_KEY), 0))
+    if match is None:
+        raise ValueError("no trajectory file: its digest is lacking; truncated perhaps")
+    return match.start(1), match[1]
+
+
+def _with_digest(data: bytes, digest: bytes) -> bytes:
+    start, old = _digest(data)
+    return b"".join((data[:start], digest, data[start + len(old) :]))
 
 
 def _row(values: dict[str, Any]) -> Trajectory:

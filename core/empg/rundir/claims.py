@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import defaultdict
 from collections.abc import Sequence
 
@@ -41,7 +42,7 @@ def _end(store: Store, plan: Plan, unit: str, attempt: int, ended: Claim) -> Non
 def survey(store: Store, plans: Sequence[Plan], liveness: Liveness) -> dict[str, UnitStatus]:
     """Status of every unit of the plans, which must be those of one iteration.
 
-    Lists the iteration once and reads the claims of units that have no commit. `liveness.observe` is the caller's to
+    Lists each directory once and reads the claims of units that have no commit. `liveness.observe` is the caller's to
     call regularly; a holder that seems dead is looked at once more here, after its claim was read, so that the claim of
     a sampler that started between the two looks is not taken from it.
     """
@@ -49,42 +50,46 @@ def survey(store: Store, plans: Sequence[Plan], liveness: Liveness) -> dict[str,
         return {}
     kind, iteration = plans[0].kind, plans[0].iteration
     assert all((plan.kind, plan.iteration) == (kind, iteration) for plan in plans), "plans of one iteration"
-    listed = _list(store, kind, iteration)
+    # Claims first: a holder that committed and left is then seen to have committed, not to have died.
+    claims, commits, rejects = (_attempts(store, kind, iteration, name) for name in ("claims", "units", "rejects"))
+    return {
+        unit.name: _status(store, plan, unit.name, claims[unit.name], commits[unit.name], rejects[unit.name], liveness)
+        for plan in plans
+        for unit in plan.units
+    }
 
-    def dead(sampler: str, incarnation: str) -> bool:
-        if not liveness.dead(sampler, incarnation):
+
+def _status(
+    store: Store, plan: Plan, unit: str, claimed: set[int], commits: set[int], rejects: set[int], liveness: Liveness
+) -> UnitStatus:
+    key_of = {n: keys.claim_key(plan.kind, plan.iteration, unit, n) for n in claimed}
+    claims: dict[int, Claim] = {}
+    if commits <= rejects:
+        for n, key in key_of.items():
+            # Retention may have removed a sealed iteration since the listing.
+            with contextlib.suppress(KeyMissing):
+                claims[n] = records.read(store, key, Claim)
+
+    def dead(attempt: int, claim: Claim) -> bool:
+        holder = (claim.sampler, claim.incarnation, key_of[attempt])
+        if not liveness.dead(*holder):
             return False
-        record = read_record(store, sampler)
+        record = read_record(store, claim.sampler)
         liveness.observe([record] if record else [])
-        return liveness.dead(sampler, incarnation)
+        return liveness.dead(*holder)
 
-    found = {}
-    for plan in plans:
-        for unit in plan.units:
-            commits, rejects = listed["units"][unit.name], listed["rejects"][unit.name]
-            held = listed["claims"][unit.name] if commits <= rejects else set()
-            claims = {n: held_claim for n in held if (held_claim := _read(store, plan, unit.name, n)) is not None}
-            found[unit.name] = unit_status(unit.name, plan.attempts, claims, commits, rejects, dead)
+    status = unit_status(unit, plan.attempts, claims, commits, rejects, dead)
+    if status.state in ("committed", "void"):
+        liveness.forget(key_of.values())
+    return status
+
+
+def _attempts(store: Store, kind: keys.Kind, iteration: int, directory: str) -> dict[str, set[int]]:
+    """Attempts by unit that have a file in `claims`, `units` or `rejects`."""
+    prefix = f"{keys.iteration_dir(kind, iteration)}/{directory}"
+    found: dict[str, set[int]] = defaultdict(set)
+    for name in store.children(prefix):
+        if (parsed := keys.parse_attempt(name)) is None:
+            raise records.CorruptRecord(f"{prefix}/{name}", "no file of a run directory; remove it")
+        found[parsed[0]].add(parsed[1])
     return found
-
-
-def _list(store: Store, kind: keys.Kind, iteration: int) -> dict[str, dict[str, set[int]]]:
-    """Attempts by directory (`claims`, `units`, `rejects`) and unit."""
-    listed: dict[str, dict[str, set[int]]] = defaultdict(lambda: defaultdict(set))
-    # Not in one recursive listing: a commit must not be missed whose claim, made before it, is seen.
-    for directory in ("claims", "units", "rejects"):
-        for name in store.children(f"{keys.iteration_dir(kind, iteration)}/{directory}"):
-            parsed = keys.parse_attempt(name)
-            if parsed is None:
-                raise records.CorruptRecord(
-                    f"{keys.iteration_dir(kind, iteration)}/{directory}/{name}", "no file of a run directory; remove it"
-                )
-            listed[directory][parsed[0]].add(parsed[1])
-    return listed
-
-
-def _read(store: Store, plan: Plan, unit: str, attempt: int) -> Claim | None:
-    try:
-        return records.read(store, keys.claim_key(plan.kind, plan.iteration, unit, attempt), Claim)
-    except KeyMissing:
-        return None  # Retention removed a sealed iteration between the listing and this look.

@@ -77,14 +77,16 @@ class Liveness:
         self.lease_seconds = lease_seconds
         self._clock = clock
         self._seen: dict[str, _Seen] = {}
-        self._unknown: dict[str, float] = {}
+        self._missed: dict[str, float] = {}
         """When we first missed the record of a sampler."""
+        self._claims: dict[str, float] = {}
+        """When we first saw a claim: an idle sampler's progress stood still before it claimed."""
 
     def observe(self, records: Iterable[SamplerRecord]) -> None:
         """Take note of records just read."""
         now = self._clock()
         for record in records:
-            self._unknown.pop(record.id, None)
+            self._missed.pop(record.id, None)
             seen = self._seen.get(record.id)
             if seen is None or seen.incarnation != record.incarnation:
                 self._seen[record.id] = _Seen(record.incarnation, record.progress, now, record.counter, now)
@@ -94,16 +96,25 @@ class Liveness:
             if seen.counter != record.counter:
                 seen.counter, seen.beat = record.counter, now
 
-    def dead(self, holder_id: str, holder_incarnation: str) -> bool:
-        """Whether a claim of this process may be taken over.
+    def dead(self, holder_id: str, holder_incarnation: str, claim: str | None = None) -> bool:
+        """Whether a claim of this process may be taken over; `claim` is its key.
 
-        True when its progress stood still for a lease since we first saw that value, when its id shows another
-        incarnation, or when we have been missing its record for a lease.
+        True when its progress stood still for a lease since we first saw that value and the claim, when its id shows
+        another incarnation, or when we have been missing its record for a lease.
         """
+        now = self._clock()
         seen = self._seen.get(holder_id)
-        if seen is None:
-            return self._clock() - self._unknown.setdefault(holder_id, self._clock()) >= self.lease_seconds
-        return seen.incarnation != holder_incarnation or self._clock() - seen.moved >= self.lease_seconds
+        if seen is not None and seen.incarnation != holder_incarnation:
+            return True
+        since = self._missed.setdefault(holder_id, now) if seen is None else seen.moved
+        if claim is not None:
+            since = max(since, self._claims.setdefault(claim, now))
+        return now - since >= self.lease_seconds
+
+    def forget(self, claims: Iterable[str]) -> None:
+        """Drop what is remembered of claims that matter no longer."""
+        for claim in claims:
+            self._claims.pop(claim, None)
 
     def silent(self, sampler: str) -> bool:
         """Whether no new heartbeat of the sampler was seen for a lease, working or not."""

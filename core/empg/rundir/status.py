@@ -46,9 +46,9 @@ def unit_status(
     claims: Mapping[int, Claim],
     commits: Collection[int],
     rejects: Collection[int],
-    dead: Callable[[str, str], bool],
+    dead: Callable[[int, Claim], bool],
 ) -> UnitStatus:
-    """Judge a unit; `attempts` is the number of failures that make it void.
+    """Judge a unit; `attempts` is the number of failures that make it void, `dead` judges the holder of attempt n.
 
     The lowest commit that was not rejected counts, whoever holds newer claims: a slow holder's late commit is valid.
     Without one, the newest claim decides: a live holder keeps the unit; a released, failed, rejected or dead one opens
@@ -58,11 +58,11 @@ def unit_status(
     failed = set(rejects) | {n for n, claim in claims.items() if claim.state == "failed"}
     if standing:
         return UnitStatus(unit, "committed", min(standing), len(failed - standing))
-    failed |= {n for n, c in claims.items() if n not in failed and c.state == "held" and dead(c.sampler, c.incarnation)}
+    failed |= {n for n, claim in claims.items() if n not in failed and claim.state == "held" and dead(n, claim)}
     newest = max((*claims, *commits, *rejects), default=-1)
-    claim = claims.get(newest)
-    if claim is not None and claim.state == "held" and newest not in failed:
-        return UnitStatus(unit, "held", newest, len(failed), claim.sampler, claim.policy, claim.incarnation)
+    last = claims.get(newest)
+    if last is not None and last.state == "held" and newest not in failed:
+        return UnitStatus(unit, "held", newest, len(failed), last.sampler, last.policy, last.incarnation)
     if len(failed) >= attempts:
         return UnitStatus(unit, "void", newest, len(failed))
     return UnitStatus(unit, "open", newest + 1, len(failed))
