@@ -42,12 +42,8 @@ class DataSet:
                 continue
             text = column(row, "task.fields.prompt", fields.prompt or self.prompt)
             answer = column(row, "task.fields.answer", fields.answer or self.answer)
-            if not isinstance(text, str):
-                raise ValueError(f"{row.place}: the problem must be a text, not {type(text).__name__}")
-            if not isinstance(answer, str | int | float | None):
-                raise ValueError(f"{row.place}: the answer must be a text or a number, not {type(answer).__name__}")
-            gold = None if answer is None else self.gold(str(answer))
-            yield Example(f"{prefix}-{number}", text, gold, row.columns)
+            gold = None if answer is None else self.gold(_text(row, "answer", answer))
+            yield Example(f"{prefix}-{number}", _text(row, "problem", text), gold, row.columns)
 
 
 ANY_ROWS = DataSet()
@@ -58,3 +54,15 @@ def column(row: Row, field: str, name: str) -> object:
     if name not in row.columns:
         raise ValueError(f"{row.place}: no column {name!r} (set {field}); its columns are: {', '.join(row.columns)}")
     return row.columns[name]
+
+
+def _text(row: Row, what: str, value: object) -> str:
+    """A text or number as text. ValueError for anything else, and for text that has no UTF-8 form."""
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise ValueError(f"{row.place}: the {what} must be a text or a number, not {type(value).__name__}")
+    text = str(value)
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"{row.place}: the {what} is not valid Unicode: {error.reason}") from error
+    return text

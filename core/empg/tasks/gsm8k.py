@@ -2,14 +2,8 @@
 
 from __future__ import annotations
 
+from empg.grading.gsm8k import gold_number
 from empg.tasks.dataset import DataSet
-
-
-def gold_number(answer: str) -> str | None:
-    """The number after the last `####`, without thousands separators; None when there is none."""
-    _, mark, number = answer.rpartition("####")
-    return number.strip().replace(",", "") or None if mark else None
-
 
 GSM8K = DataSet(
     source="openai/gsm8k",

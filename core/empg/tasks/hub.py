@@ -14,8 +14,8 @@ REACH_SECONDS = 10.0
 """Longest wait for the hub's first answer."""
 
 
-def hub_rows(field: str, source: str, config: str | None, split: str) -> Iterator[dict[str, object]]:
-    """Rows of one split. ValueError, naming the manifest's `field`, when neither hub nor cache has it."""
+def hub_rows(named_by: str, source: str, config: str | None, split: str) -> Iterator[dict[str, object]]:
+    """Rows of one split. ValueError, naming the manifest's field `named_by`, when neither hub nor cache has it."""
     # Slow to import, and not needed for local files.
     import datasets
 
@@ -25,7 +25,7 @@ def hub_rows(field: str, source: str, config: str | None, split: str) -> Iterato
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
         name = f"{source} ({config})" if config else source
         raise ValueError(
-            f"{field}: cannot read split {split!r} of {name}: {offline or error}. "
+            f"{named_by}: cannot read split {split!r} of {name}: {offline or error}. "
             "Name a local .jsonl or .parquet file instead, or point HF_HOME to a cache that holds it"
         ) from error
 

@@ -6,7 +6,7 @@ import logging
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 
 from empg.api.task import TaskSpec
@@ -14,7 +14,7 @@ from empg.grading import make_grader
 from empg.rundir.plan import PlannedPrompt
 from empg.tasks import arithmetic
 from empg.tasks.arithmetic import Arithmetic
-from empg.tasks.dataset import ANY_ROWS, DataSet
+from empg.tasks.dataset import ANY_ROWS
 from empg.tasks.gsm8k import GSM8K
 from empg.tasks.math import MATH
 from empg.tasks.problem import Chat, Encode, Example, Problem
@@ -106,7 +106,10 @@ def _endless(spec: TaskSpec, seed: int, heldout: int, asker: Asker, encode: Enco
     while len(distinct) < heldout:
         prompt = next(drawn, None)
         if prompt is None:
-            raise ValueError(f"evaluation.prompts ({heldout}) is more than task.levels: {list(spec.levels)} offers")
+            raise ValueError(
+                f"evaluation.prompts: {100 * heldout} problems gave only {len(distinct)} different prompts; lower it, "
+                "or check task.template"
+            )
         distinct.setdefault(prompt.prompt, prompt)
     return Task(train, tuple(distinct.values()))
 
@@ -127,30 +130,35 @@ def _finite(spec: TaskSpec, heldout: int, base_dir: Path, asker: Asker, encode: 
             else:
                 yield Problem(example.prompt_id, text, example.gold)
 
-    def read(locations: tuple[Location, ...], prefix: str) -> list[Problem]:
-        rows = chain.from_iterable(location.rows() for location in locations)
-        problems = list(usable(data_set.examples(rows, prefix, spec.fields, spec.levels)))
+    def read(places: tuple[Location, ...], prefix: str, most: int | None = None) -> list[Problem]:
+        before = dropped.copy()
+        rows = chain.from_iterable(place.rows() for place in places)
+        problems = list(islice(usable(data_set.examples(rows, prefix, spec.fields, spec.levels)), most))
         if not problems:
-            reasons = ", ".join(f"{reason}: {count}" for reason, count in dropped.items()) or "no rows"
+            reasons = ", ".join(f"{reason}: {count}" for reason, count in (dropped - before).items()) or "no rows"
             raise ValueError(
-                f"{locations[0].field}: no usable problem in {locations[0].source} ({reasons}); check task.fields, "
+                f"{places[0].named_by}: no usable problem in {places[0].source} ({reasons}); check task.fields, "
                 "task.levels, task.grader and task.maxPromptTokens"
             )
         return problems
 
-    train_at = _locations("task.source", spec, data_set, spec.source, spec.split, base_dir)
-    eval_at = _locations(
-        "task.evalSource" if spec.eval_source else "task.source",
-        spec,
-        data_set,
-        spec.eval_source or spec.source,
-        spec.eval_split,
-        base_dir,
+    def locations(named_by: str, source: str | None, split: str) -> tuple[Location, ...]:
+        """Where the rows of a split are: several places for a hub id that spreads over configurations."""
+        name = source or data_set.source
+        assert name is not None, "the API model requires task.source where there is no default"
+        configs = data_set.configs if name == data_set.source and spec.config is None else (spec.config,)
+        return tuple(locate(named_by, name, config, split, base_dir) for config in configs)
+
+    train_at = locations("task.source", spec.source, spec.split)
+    eval_at = (
+        locations("task.evalSource", spec.eval_source, spec.eval_split)
+        if spec.eval_source
+        else locations("task.source", spec.source, spec.eval_split)
     )
     train = read(train_at, "train")
     if heldout == 0:
         held: list[Problem] = []
-    elif all(mine.same_rows(other) for mine, other in zip(train_at, eval_at, strict=False)):
+    elif train_at == eval_at:
         if len(train) <= heldout:
             raise ValueError(
                 f"task.source: the last {heldout} rows (evaluation.prompts) are held out, but only {len(train)} are "
@@ -158,7 +166,7 @@ def _finite(spec: TaskSpec, heldout: int, base_dir: Path, asker: Asker, encode: 
             )
         train, held = train[:-heldout], train[-heldout:]
     else:
-        held = read(eval_at, "heldout")[:heldout]
+        held = read(eval_at, "heldout", heldout)
     evaluated = {problem.prompt for problem in held}
     trained = tuple(problem for problem in train if problem.prompt not in evaluated)
     if repeated := len(train) - len(trained):
@@ -168,13 +176,3 @@ def _finite(spec: TaskSpec, heldout: int, base_dir: Path, asker: Asker, encode: 
     if dropped:
         _LOG.warning("task %s: dropped %s", spec.name, ", ".join(f"{n} ({reason})" for reason, n in dropped.items()))
     return Task(FiniteSource(trained, encode), tuple(problem.planned(encode) for problem in held), dict(dropped))
-
-
-def _locations(
-    field: str, spec: TaskSpec, data_set: DataSet, source: str | None, split: str, base_dir: Path
-) -> tuple[Location, ...]:
-    """Where the rows of a split are: several places for a hub id that spreads over configurations."""
-    name = source or data_set.source
-    assert name is not None, "the API model requires task.source where there is no default"
-    configs = data_set.configs if name == data_set.source and spec.config is None else (spec.config,)
-    return tuple(locate(field, name, config, split, base_dir) for config in configs)

@@ -5,30 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from empg.grading.boxed import boxed_answer
 from empg.tasks.dataset import DataSet, column
 from empg.tasks.rows import Row
-
-_BOX = re.compile(r"\\(?:boxed|fbox)\s*(?=\{)|\\boxed\s+(?=[^\s{])")
-
-
-def boxed_answer(solution: str) -> str | None:
-    r"""Content of the last `\boxed{…}`, braces balanced; None when there is none or it is empty or unclosed."""
-    boxes = list(_BOX.finditer(solution))
-    if not boxes:
-        return None
-    start = boxes[-1].end()
-    if solution[start] != "{":
-        return re.split(r"[\s$.]", solution[start:], maxsplit=1)[0] or None
-    depth, end = 0, start
-    while end < len(solution):
-        if solution[end] == "\\":
-            end += 2
-            continue
-        depth += {"{": 1, "}": -1}.get(solution[end], 0)
-        if depth == 0:
-            return solution[start + 1 : end].strip() or None
-        end += 1
-    return None
 
 
 def of_level(row: Row, levels: Sequence[int]) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pyarrow
@@ -25,41 +25,37 @@ class Row:
 
 @dataclass(frozen=True)
 class Location:
-    """Where rows are: a file, or configuration and split of a hub data set."""
+    """Where rows are: a file, or configuration and split of a hub data set. Equal locations hold the same rows."""
 
-    field: str
+    named_by: str = field(compare=False)
     """The manifest's field that names the location, for error messages."""
     source: Path | str
     config: str | None = None
     split: str | None = None
-
-    def same_rows(self, other: Location) -> bool:
-        """Whether two locations hold the same rows."""
-        return (self.source, self.config, self.split) == (other.source, other.config, other.split)
 
     def rows(self) -> Iterator[Row]:
         """All rows in order. ValueError when they cannot be read."""
         if isinstance(self.source, str):
             assert self.split is not None, "a hub data set has splits"
             name = "/".join(part for part in (self.source, self.config, self.split) if part)
-            for number, columns in enumerate(hub_rows(self.field, self.source, self.config, self.split)):
+            for number, columns in enumerate(hub_rows(self.named_by, self.source, self.config, self.split)):
                 yield Row(f"{name} row {number}", columns)
         elif not self.source.is_file():
-            raise ValueError(f"{self.field}: no file {self.source}")
+            raise ValueError(f"{self.named_by}: no file {self.source}")
         elif self.source.suffix == ".jsonl":
             yield from _jsonl(self.source)
         else:
             yield from _parquet(self.source)
 
 
-def locate(field: str, source: str, config: str | None, split: str, base_dir: Path) -> Location:
+def locate(named_by: str, source: str, config: str | None, split: str, base_dir: Path) -> Location:
     """The location that a manifest means by `source`; files are relative to `base_dir`."""
     path = base_dir / source
     if path.suffix in FILE_SUFFIXES:
-        return Location(field, path.resolve())
+        return Location(named_by, path.resolve())
     if path.exists() or source.startswith((".", "/", "~")) or source.count("/") > 1:
-        raise ValueError(f"{field}: {source} is neither a .jsonl or .parquet file nor a hub id (owner/name)")
-    return Location(field, source, config, split)
+        raise ValueError(f"{named_by}: {source} is neither a .jsonl or .parquet file nor a hub id (owner/name)")
+    return Location(named_by, source, config, split)
 
 
 def _jsonl(path: Path) -> Iterator[Row]:
