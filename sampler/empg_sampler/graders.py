@@ -1,0 +1,54 @@
+"""Grading beside generation: a pool of killable processes per grader."""
+
+from __future__ import annotations
+
+from typing import cast
+
+from empg.api.task import GraderSpec
+from empg.grading import GradePool
+from empg.verdict import Grade
+from empg_sampler.errors import InvalidSpec
+from empg_sampler.work import Answer
+
+
+class Graders:
+    """The pools of the graders in use. A live edit of the grader makes a new one; the old one goes when it is done."""
+
+    def __init__(self) -> None:
+        self._pools: dict[tuple[GraderSpec, str], GradePool] = {}
+
+    @property
+    def pending(self) -> int:
+        """Answers that wait for their grade."""
+        return sum(pool.pending for pool in self._pools.values())
+
+    def prepare(self, spec: GraderSpec, task: str) -> None:
+        """Start a grader's processes, if they don't run yet."""
+        if (spec, task) in self._pools:
+            return
+        for key in [key for key, pool in self._pools.items() if not pool.pending]:
+            self._pools.pop(key).close()
+        self._pools[spec, task] = GradePool(spec, task)
+
+    def submit(self, spec: GraderSpec, task: str, answer: Answer, text: str, gold: str) -> None:
+        """Queue an answer."""
+        self.prepare(spec, task)
+        self._pools[spec, task].submit(answer, text, gold)
+
+    def poll(self, timeout: float) -> list[tuple[Answer, Grade]]:
+        """All finished grades; waits up to `timeout` seconds for the first while any is pending.
+
+        InvalidSpec when a grader can't run, as a user's function that can't be imported.
+        """
+        waiting = [pool for pool in self._pools.values() if pool.pending]
+        try:
+            grades = [item for pool in waiting for item in pool.poll(timeout / len(waiting))]
+        except ValueError as error:
+            raise InvalidSpec(str(error)) from error
+        return [(cast(Answer, answer), grade) for answer, grade in grades]
+
+    def close(self) -> None:
+        """Kill the processes."""
+        for pool in self._pools.values():
+            pool.close()
+        self._pools.clear()

@@ -1,0 +1,274 @@
+"""The sampler's loop: look, swap, claim, generate, grade, commit."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from dataclasses import dataclass, field
+
+from empg.exit_codes import OK, RETRY
+from empg.rundir.claims import Claim, claim, fail, release
+from empg.rundir.plan import Plan
+from empg.rundir.progress import read_progress
+from empg.rundir.specs import newest_spec
+from empg.rundir.units import commit
+from empg.store.base import Store, retry_when_full
+from empg_sampler import metrics
+from empg_sampler.choose import (
+    SHORTEST_WAIT,
+    Board,
+    OpenUnit,
+    admits,
+    claims_allowed,
+    idle_wait,
+    in_order,
+    target_policy,
+)
+from empg_sampler.engine import Completion, Engine
+from empg_sampler.finished import finished
+from empg_sampler.graders import Graders
+from empg_sampler.pulse import Pulse
+from empg_sampler.survey import Surveyor, find_policy
+from empg_sampler.weights import BadPolicy
+from empg_sampler.work import TRIES, Answer, Work
+
+log = logging.getLogger(__name__)
+
+LOOK_SECONDS = 0.1
+"""A busy sampler looks at the run directory this often, or rarer where looking is slow (`LOOK_SHARE`)."""
+LOOK_SHARE = 0.1
+"""Largest share of a busy sampler's time that goes into looking."""
+REFUSED_SECONDS = 10.0
+"""A policy that was refused is tried again after this long."""
+FULL_SECONDS = 600.0
+"""How long a finished unit waits for room on a full volume."""
+
+
+class Stopped(Exception):
+    """The sampler was asked to stop while it waited for something."""
+
+
+@dataclass
+class Sampler:
+    """One sampler at work. All waiting and all I/O of the loop are here; the decisions are in `choose`."""
+
+    store: Store
+    engine: Engine
+    graders: Graders
+    pulse: Pulse
+    surveyor: Surveyor
+    id: str
+    incarnation: str
+    max_sequences: int
+    deterministic: bool
+    sleeps: bool
+    """Whether to give the GPU up while the learner trains."""
+    stop: threading.Event
+    works: dict[tuple[object, ...], Work] = field(default_factory=dict)
+    """Units in hand, by the first four fields of their answers."""
+    _refused: dict[int, float] = field(default_factory=dict)
+    """When a refused policy may be tried again."""
+    _asleep: bool = False
+    _look_at: float = 0.0
+
+    def run(self) -> int:
+        """Work until the run is finished (0) or until asked to stop or to start anew (75)."""
+        idle_since: float | None = None
+        try:
+            while not self.stop.is_set():
+                if time.monotonic() >= self._look_at and (code := self._look()) is not None:
+                    return code
+                if self._generate() | self._grade() | self._commit():
+                    idle_since = None
+                    continue
+                idle_since = idle_since or time.monotonic()
+                self.stop.wait(idle_wait(time.monotonic() - idle_since))
+                self._look_at = 0.0
+        except Stopped:
+            pass
+        finally:
+            self._release()
+        log.info("stopping: claims are released")
+        return RETRY
+
+    def _look(self) -> int | None:
+        """See what is there, serve the right policy and claim units; an exit code ends the loop."""
+        start = time.monotonic()
+        if finished(self.store):
+            log.info("the run is finished")
+            return OK
+        board = self.surveyor.board()
+        for work in list(self.works.values()):
+            if (work.plan.kind, work.plan.iteration) not in board.iterations:
+                self._drop(work, "sealed")
+        if self._outgrown(board):
+            log.info("the plan needs longer sequences than this engine has: starting anew with the newest spec")
+            return RETRY
+        if not self._resting():
+            self._serve(board)
+            if not self._asleep:
+                self._claim(board)
+        self._look_at = time.monotonic() + max(LOOK_SECONDS, (time.monotonic() - start) / LOOK_SHARE)
+        return None
+
+    def _serve(self, board: Board) -> None:
+        """Swap to another policy, if one is better."""
+        now = time.monotonic()
+        available = {version for version in self.surveyor.policies() if self._refused.get(version, now) <= now}
+        version = target_policy(self.engine.version, available, board, self._generating, steady=self.deterministic)
+        if version == self.engine.version and not self._asleep:
+            return
+        self.pulse.say(policy=self.engine.version, loading=version)
+        try:
+            policy = find_policy(self.store, version)
+            seconds = self.engine.wake(policy) if self._asleep else self.engine.swap(policy)
+        except BadPolicy as error:
+            self._refused[version] = time.monotonic() + REFUSED_SECONDS
+            metrics.REFUSED_POLICIES.inc()
+            log.error("policy %d refused, policy %d goes on: %s", version, self.engine.version, error)
+        else:
+            self._asleep = False
+            self.pulse.advance()
+            metrics.SWAP_SECONDS.observe(seconds)
+            metrics.POLICY_VERSION.set(version)
+            log.info(
+                "policy %d served after %.0f ms, %d answers under way", version, 1e3 * seconds, self.engine.running
+            )
+        self.pulse.say(policy=self.engine.version)
+
+    def _resting(self) -> bool:
+        """Whether to leave the GPU to the learner now."""
+        if not self.sleeps:
+            return False
+        progress = read_progress(self.store)
+        learning = progress is not None and progress.phase == "learning"
+        if learning and not self._asleep and not self.works:
+            self.engine.sleep()
+            self._asleep = True
+            self.pulse.say(policy=self.engine.version, detail="asleep")
+        return learning
+
+    def _claim(self, board: Board) -> None:
+        """Take units, so that the engine is busy and every sampler has its share."""
+        version, mine = self.engine.version, len(self._generating)
+        allowed = 1 - mine if self.deterministic else claims_allowed(board, version, mine, self.surveyor.samplers)
+        free = self.max_sequences - self.engine.running
+        for candidate in in_order(board, version, self.id):
+            if allowed <= 0 or free <= 0 or self.stop.is_set():
+                return
+            plan, unit, attempt = candidate.plan, candidate.unit, candidate.attempt
+            if claim(self.store, plan, unit.name, attempt, self.id, self.incarnation, version):
+                held = Claim(sampler=self.id, incarnation=self.incarnation, policy=version)
+                self._start(Work(plan, unit, attempt, held))
+                allowed -= 1
+                free -= candidate.sequences
+
+    def _start(self, work: Work) -> None:
+        self.graders.prepare(work.plan.grader, work.plan.task)
+        if self.deterministic:
+            self.engine.forget_prefixes()
+        self.works[work.key] = work
+        for answer in work.answers():
+            try:
+                self._ask(work, answer)
+            except ValueError as error:  # the engine refuses the prompt
+                self._fail(work, str(error))
+                return
+
+    def _ask(self, work: Work, answer: Answer) -> None:
+        self.engine.add(answer.request_id, work.prompt(answer).prompt_ids, work.plan.sampling, work.seed(answer))
+        work.asked[answer.prompt, answer.sample] = answer
+
+    def _generate(self) -> bool:
+        """One engine step; what was answered goes to the graders."""
+        metrics.REQUESTS_RUNNING.set(self.engine.running)
+        if not self.engine.running:
+            return False
+        for completion in self.engine.step():
+            answer = Answer.parse(completion.request_id)
+            if (work := self.works.get(answer.of)) is not None:
+                self._take(work, answer, completion)
+        self.pulse.advance()
+        return True
+
+    def _take(self, work: Work, answer: Answer, completion: Completion) -> None:
+        self.pulse.advance(tokens=len(completion.token_ids))
+        del work.asked[answer.prompt, answer.sample]
+        if completion.answered:
+            work.completions[answer.prompt, answer.sample] = completion
+            metrics.TOKENS.inc(len(completion.token_ids))
+            prompt = work.prompt(answer)
+            self.graders.submit(work.plan.grader, work.plan.task, answer, completion.text, prompt.gold)
+        elif answer.tried + 1 < TRIES:
+            metrics.RETRIES.inc()
+            log.warning("%s: an answer ended with %r; asking again", work.name, completion.finish_reason)
+            self._ask(work, answer._replace(tried=answer.tried + 1))
+        else:
+            self._fail(work, f"an answer ended with {completion.finish_reason!r} {TRIES} times")
+
+    def _grade(self) -> bool:
+        """Take finished grades; with an idle engine wait a little for them."""
+        grades = self.graders.poll(0 if self.engine.running else SHORTEST_WAIT)
+        for answer, grade in grades:
+            self.pulse.advance()
+            if (work := self.works.get(answer.of)) is not None:
+                work.grades[answer.prompt, answer.sample] = grade
+                metrics.ANSWERS.labels(grade.verdict).inc()
+        metrics.GRADES_PENDING.set(self.graders.pending)
+        return bool(grades)
+
+    def _commit(self) -> bool:
+        """Publish the units that are complete."""
+        complete = [work for work in self.works.values() if work.done]
+        for work in complete:
+            rows = work.rows()
+            plan, name, attempt = work.plan, work.unit.name, work.attempt
+
+            def publish(plan: Plan = plan, name: str = name, attempt: int = attempt, rows: list = rows) -> bool:
+                return commit(self.store, plan, name, attempt, rows)
+
+            committed = retry_when_full(publish, FULL_SECONDS, sleep=self._pause)
+            self._forget(work, "committed" if committed else "late")
+            self.pulse.committed()
+            log.info("%s: %d answers %s", work.name, len(rows), "committed" if committed else "came too late")
+        return bool(complete)
+
+    def _fail(self, work: Work, reason: str) -> None:
+        log.error("%s failed: %s", work.name, reason)
+        fail(self.store, work.plan, work.unit.name, work.attempt, work.claim, reason)
+        self._drop(work, "failed")
+
+    def _release(self) -> None:
+        for work in list(self.works.values()):
+            release(self.store, work.plan, work.unit.name, work.attempt, work.claim)
+            self._drop(work, "released")
+
+    def _drop(self, work: Work, outcome: str) -> None:
+        self.engine.abort([answer.request_id for answer in work.asked.values()])
+        self._forget(work, outcome)
+
+    def _forget(self, work: Work, outcome: str) -> None:
+        del self.works[work.key]
+        metrics.UNITS.labels(work.plan.kind, outcome).inc()
+
+    @property
+    def _generating(self) -> list[Plan]:
+        """Plans of the units that still need the engine."""
+        return [work.plan for work in self.works.values() if work.asked]
+
+    def _outgrown(self, board: Board) -> bool:
+        """Whether a live edit asks for longer sequences than the engine was built for."""
+
+        def longest(unit: OpenUnit) -> int:
+            return max(len(prompt.prompt_ids) for prompt in unit.unit.prompts) + unit.plan.sampling.max_tokens
+
+        units = [unit for unit in board.open if admits(unit.plan, self.engine.version)]
+        if self.works or all(longest(unit) <= self.engine.model_length for unit in units):
+            return False
+        newest = newest_spec(self.store)
+        return newest is not None and newest[1].model_length > self.engine.model_length
+
+    def _pause(self, seconds: float) -> None:
+        if self.stop.wait(seconds):
+            raise Stopped

@@ -1,0 +1,99 @@
+"""From a run directory and a command line to a sampler at work. Importing this imports vLLM, which takes seconds."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import threading
+import time
+from collections.abc import Callable
+from contextlib import closing
+from typing import TypeVar
+
+import vllm.engine.arg_utils
+import vllm.v1.engine.llm_engine  # noqa: F401 - what `Engine` uses
+
+from empg.api.run import RunSpec
+from empg.rundir.group import policies
+from empg.rundir.specs import newest_spec
+from empg.store.base import Store
+from empg_sampler import metrics
+from empg_sampler.engine import Engine, engine_arguments
+from empg_sampler.environment import Device
+from empg_sampler.graders import Graders
+from empg_sampler.loop import Sampler
+from empg_sampler.pulse import Pulse
+from empg_sampler.survey import Surveyor, find_policy
+from empg_sampler.weights import BadPolicy
+
+log = logging.getLogger("empg_sampler")
+Found = TypeVar("Found")
+
+WAIT_SECONDS = 0.05
+"""How often a starting sampler looks for what it waits for."""
+REMIND_SECONDS = 60.0
+"""How often it says what it waits for. It waits without end: a learner may be queued for hours."""
+REFUSED_SECONDS = 10.0
+"""A sampler that found no policy fit to be served tries again after this long."""
+
+
+def work(
+    store: Store, device: Device, pulse: Pulse, given: argparse.Namespace, on_stop: Callable[[Callable[[], None]], None]
+) -> int:
+    """Start an engine as soon as there is a policy, then run the loop; its exit code.
+
+    `on_stop` takes what SIGTERM is to do from the moment on at which claims may be held.
+    """
+    started = time.monotonic()
+    spec = _wait_for("the learner's first spec", lambda: newest_spec(store))[1]
+    for name in ("empg", "empg_sampler"):
+        logging.getLogger(name).setLevel(spec.logging.level)
+    port = spec.sampler.metrics_port if given.metrics_port is None else given.metrics_port
+    if port:
+        metrics.serve(port)
+    with closing(Graders()) as graders:
+        graders.prepare(spec.task.grader, spec.task.name)
+        _wait_for("the learner's first policy", lambda: policies(store))
+        engine = _start_engine(store, spec, device, stats=port > 0, sleeps=given.sleep_while_learning)
+        log.info("policy %d served, engine ready after %.1f s", engine.version, time.monotonic() - started)
+        metrics.POLICY_VERSION.set(engine.version)
+        pulse.say(policy=engine.version)
+        stop = threading.Event()
+        on_stop(stop.set)
+        return Sampler(
+            store=store,
+            engine=engine,
+            graders=graders,
+            pulse=pulse,
+            surveyor=Surveyor(store, given.id, spec.sampler.lease_seconds),
+            id=given.id,
+            incarnation=pulse.incarnation,
+            max_sequences=spec.sampler.max_concurrent_sequences,
+            deterministic=spec.sampler.deterministic,
+            sleeps=given.sleep_while_learning,
+            stop=stop,
+        ).run()
+
+
+def _start_engine(store: Store, spec: RunSpec, device: Device, *, stats: bool, sleeps: bool) -> Engine:
+    """An engine on the newest policy that is fit to be served."""
+    while True:
+        for version in sorted(policies(store), reverse=True):
+            try:
+                policy = find_policy(store, version)
+                return Engine(policy, engine_arguments(spec, policy.directory, device, stats=stats, sleeps=sleeps))
+            except BadPolicy as error:
+                metrics.REFUSED_POLICIES.inc()
+                log.error("policy %d refused: %s", version, error)
+        time.sleep(REFUSED_SECONDS)
+
+
+def _wait_for(what: str, look: Callable[[], Found | None]) -> Found:
+    """What `look` finds, as soon as it is something."""
+    remind_at = time.monotonic() + REMIND_SECONDS
+    while not (found := look()):
+        if time.monotonic() >= remind_at:
+            log.info("waiting for %s", what)
+            remind_at += REMIND_SECONDS
+        time.sleep(WAIT_SECONDS)
+    return found
