@@ -103,14 +103,14 @@ def test_writers_survive_sweeps_and_vanishing_directories(store):
     stop = threading.Event()
 
     def disturb() -> None:
-        while not stop.wait(0.002):
+        while not stop.wait(0.03):
             store.sweep("")
             store.delete("a/b/other")
 
     disturber = threading.Thread(target=disturb)
     disturber.start()
     try:
-        for number in range(200):
+        for number in range(300):
             store.create(f"a/b/{number}", b"x" * number)
             store.delete(f"a/b/{number}")
             store.put("a/b/other", b"y")
