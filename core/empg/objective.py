@@ -119,7 +119,7 @@ class Objective:
     @property
     def needs_group(self) -> bool:
         """Whether advantages compare the answers to one prompt, so that one answer per prompt teaches nothing."""
-        return self.baseline in GROUP_BASELINES
+        return self.baseline in GROUP_BASELINES or "zero-variance" in self.filters
 
     @property
     def needs_reference(self) -> bool:

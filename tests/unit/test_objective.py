@@ -106,6 +106,7 @@ def test_what_presets_need() -> None:
         return {name for name, objective in PRESETS.items() if getattr(objective, need)}
 
     assert presets("needs_group") == {"grpo", "dr-grpo", "rloo", "reinforce++-baseline"}
+    assert ObjectiveSpec(filters=["zero-variance"]).resolve().needs_group
     assert presets("uses_ratio") == {"grpo", "dr-grpo", "rloo", "reinforce++", "reinforce++-baseline", "ppo-clip"}
     assert presets("needs_reference") == {"grpo", "rloo", "reinforce++", "reinforce++-baseline", "raft"}
     assert presets("needs_old") == {"rloo", "reinforce++", "ppo-clip"}

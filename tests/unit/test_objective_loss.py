@@ -31,6 +31,7 @@ from empg_trainer.objectives import (
     aggregation_weights,
     combine,
     reduction,
+    reference_kl,
     summarize,
     token_loss,
 )
@@ -39,7 +40,7 @@ AGGREGATES: tuple[Aggregate, ...] = ("token-mean", "seq-mean-token-mean", "seq-m
 VARIANTS: dict[str, Objective] = {
     **PRESETS,
     "sequence-and-correction": replace(PRESETS["rloo"], is_correction="truncated", is_cap=1.1),
-    "token-and-correction": replace(PRESETS["grpo"], is_correction="truncated", is_cap=1.1, dual_clip=1.2),
+    "token-and-correction": replace(PRESETS["grpo"], is_correction="truncated", is_cap=0.9, dual_clip=1.2),
     "everything": replace(
         PRESETS["empg"],
         kl="loss",
@@ -298,6 +299,21 @@ def test_what_the_objective_needs_must_be_there(objective: Objective, missing: s
         one_token(objective, -1.0, 1.0)
 
 
+def test_metrics_hold_no_graph() -> None:
+    for objective in VARIANTS.values():
+        _, metrics = loss_and_metrics(objective, LOGPROBS.clone().requires_grad_())
+        assert not any(value.requires_grad for value in metrics.values())
+
+
+def test_k3_is_bounded() -> None:
+    logprobs, reference = torch.tensor([-0.1, -90.0]), torch.tensor([-90.0, -0.1])
+    assert reference_kl("k3", logprobs, reference).tolist() == [10, 10]
+    far = torch.tensor([-2000.0], requires_grad=True)
+    divergence = reference_kl("k3", far, torch.tensor([0.0]))
+    divergence.sum().backward()
+    assert (divergence.item(), far.grad.item()) == (10, 0)
+
+
 def test_summary_of_the_golden_batch() -> None:
     objective = replace(PRESETS["grpo"], dual_clip=3.0)
     loss, metrics = loss_and_metrics(objective)
@@ -310,6 +326,8 @@ def test_summary_of_the_golden_batch() -> None:
     assert record["entropy"] == pytest.approx(ENTROPY.mean().item())
     assert record["behaviour_gap"] == pytest.approx((LOGPROBS - BEHAVIOUR).abs().mean().item())
     assert record["old_kl"] == pytest.approx((ratio - 1 - ratio.log()).mean().item())
+    from_sampler = (LOGPROBS - BEHAVIOUR).exp()
+    assert record["behaviour_kl"] == pytest.approx((from_sampler - 1 - from_sampler.log()).mean().item())
     assert {reduction(name) for name in metrics} == {"sum", "min", "max"}
 
 

@@ -11,7 +11,8 @@ from empg.objective import KLEstimator
 def reference_kl(estimator: KLEstimator, logprobs: Tensor, reference: Tensor) -> Tensor:
     """Estimate of KL(policy ‖ reference) per token in nats, from the log-probs of tokens that the policy sampled.
 
-    k3 is cut at ±10, and its exponent at ±20, as in verl: one token far off would otherwise be the whole loss.
+    k3 is cut at ±10, as in verl: one token far off would otherwise be the whole loss. Its exponent is cut at ±20, since
+    the gradient of an infinite value is NaN even where the cut makes it 0.
     """
     difference = logprobs - reference
     match estimator:

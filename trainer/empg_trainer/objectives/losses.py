@@ -75,20 +75,22 @@ def token_loss(
     return loss, metrics | {"loss_sum": loss.detach()}
 
 
-def _old_policy(objective: Objective, logprobs: Tensor, old: Tensor | None, behaviour: Tensor | None) -> Tensor:
-    """Log-probs that stand for the old policy."""
-    if objective.uses_clip and objective.old_logprobs == "behaviour":
+def _old_policy(objective: Objective, logprobs: Tensor, old: Tensor | None, behaviour: Tensor | None) -> Tensor | None:
+    """Log-probs that stand for the old policy; none where nobody gave any and no ratio asks for them."""
+    if not objective.uses_clip:
+        return old
+    if objective.old_logprobs == "behaviour":
         assert behaviour is not None, "objective.oldLogprobs: behaviour needs the sampler's log-probs"
         return behaviour
-    if old is not None:
-        return old
-    assert not (objective.uses_clip and objective.needs_old), "more than one step per batch needs the old log-probs"
-    return logprobs.detach()
+    assert old is not None or not objective.needs_old, "more than one step per batch needs the old log-probs"
+    return logprobs.detach() if old is None else old
 
 
-def _distances(logprobs: Tensor, old: Tensor, behaviour: Tensor | None) -> dict[str, Tensor]:
+def _distances(logprobs: Tensor, old: Tensor | None, behaviour: Tensor | None) -> dict[str, Tensor]:
     """How far the policy is from the one before the first step and from the sampler's, summed over tokens."""
-    distances = {"old_kl_sum": reference_kl("k3", old, logprobs).sum()}
+    distances = {}
+    if old is not None:
+        distances["old_kl_sum"] = reference_kl("k3", old, logprobs).sum()
     if behaviour is not None:
         distances["behaviour_kl_sum"] = reference_kl("k3", behaviour, logprobs).sum()
         distances["behaviour_gap_sum"] = (behaviour - logprobs).abs().sum()

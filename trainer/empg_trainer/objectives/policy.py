@@ -17,7 +17,7 @@ class Terms:
     """What the policy term is a weighted sum over: tokens, or answers where ratios are of whole answers."""
 
     logprobs: Tensor
-    old: Tensor
+    old: Tensor | None
     behaviour: Tensor | None
     advantages: Tensor
     weights: Tensor
@@ -33,7 +33,7 @@ class Terms:
         return replace(
             self,
             logprobs=answers.sum(self.logprobs),
-            old=answers.sum(self.old),
+            old=None if self.old is None else answers.sum(self.old),
             behaviour=None if self.behaviour is None else answers.sum(self.behaviour),
             advantages=answers.any_of(self.advantages),
             weights=answers.any_of(self.weights),
@@ -49,6 +49,7 @@ def policy_loss(objective: Objective, terms: Terms) -> tuple[Tensor, dict[str, T
     """
     metrics: dict[str, Tensor] = {}
     if objective.uses_clip:
+        assert terms.old is not None
         clipped = clipped_losses(
             terms.logprobs - terms.old, terms.advantages, objective.clip_low, objective.clip_high, objective.dual_clip
         )

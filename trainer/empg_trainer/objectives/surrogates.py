@@ -39,7 +39,7 @@ def clipped_losses(log_ratio: Tensor, advantages: Tensor, low: float, high: floa
     return Clipped(
         losses=torch.where(dual_clipped, bound, losses),
         ratio=ratio.detach(),
-        clipped=(cut > plain) & ~dual_clipped,
+        clipped=cut > plain,
         dual_clipped=dual_clipped,
     )
 
