@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Self
 
 from empg.api.task import GraderSpec
+from empg.grading.make import make_grader
 from empg.grading.process import GradingProcess, WorkerLost
 from empg.verdict import Grade
 
@@ -32,6 +33,8 @@ class GradePool:
     """
 
     def __init__(self, spec: GraderSpec, task: str) -> None:
+        """Start the workers, without waiting for them. `ValueError` when the task has no grader."""
+        make_grader(spec, task)
         self._spec = spec
         self._task = task
         self._todo: queue.SimpleQueue[Item | None] = queue.SimpleQueue()
