@@ -31,7 +31,7 @@ class UnitStatus:
     attempt: int
     """open: the one to claim next. held: the newest. committed: the one that counts. void: the last."""
     failures: int
-    """Attempts that were rejected, failed, or whose holder died."""
+    """Attempts that were rejected, failed, or whose holder died; of a committed unit the rejected ones alone."""
     holder: str | None = None
     """held: id of the sampler that has the newest claim."""
     policy: int | None = None
@@ -55,9 +55,9 @@ def unit_status(
     it. A released attempt is no failure.
     """
     standing = set(commits) - set(rejects)
-    failed = set(rejects) | {n for n, claim in claims.items() if claim.state == "failed"}
     if standing:
-        return UnitStatus(unit, "committed", min(standing), len(failed - standing))
+        return UnitStatus(unit, "committed", min(standing), len(set(rejects)))
+    failed = set(rejects) | {n for n, claim in claims.items() if claim.state == "failed"}
     failed |= {n for n, claim in claims.items() if n not in failed and claim.state == "held" and dead(n, claim)}
     newest = max((*claims, *commits, *rejects), default=-1)
     last = claims.get(newest)
