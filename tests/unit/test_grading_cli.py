@@ -31,7 +31,7 @@ def test_lines_come_back_in_order_with_verdict_and_reward(tmp_path: Path, capsys
 def test_answers_without_a_grade_have_no_reward(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rows = [{"text": "sleep", "gold": "60"}, {"text": "raise", "gold": "18"}, {"text": "reward", "gold": "0.5"}]
     file = write(tmp_path / "answers.jsonl", rows)
-    options = ["--grader", "function", "--function", "grading_functions:act", "--timeout", "0.5"]
+    options = ["--grader", "function", "--function", "grading_functions:act", "--timeout", "0.5", "--workers", "1"]
     assert main(["grade", file, *options]) == OK
     printed = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [(row["verdict"], row["reward"], row.get("detail")) for row in printed] == [
@@ -43,7 +43,7 @@ def test_answers_without_a_grade_have_no_reward(tmp_path: Path, capsys: pytest.C
 
 def test_tolerance_reaches_the_grader(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = write(tmp_path / "answers.jsonl", [{"text": "10.4", "gold": "10"}])
-    assert main(["grade", file, "--grader", "numeric", "--tolerance", "0.05"]) == OK
+    assert main(["grade", file, "--grader", "numeric", "--tolerance", "0.05", "--workers", "1"]) == OK
     assert json.loads(capsys.readouterr().out)["verdict"] == "correct"
 
 
@@ -64,7 +64,7 @@ def test_bad_line_is_named_after_the_lines_before_it(
     good = b'{"text": "#### 18", "gold": "18"}\n'
     file = tmp_path / "answers.jsonl"
     file.write_bytes(good + good + line + b"\n" + good)
-    assert main(["grade", str(file), "--grader", "gsm8k-strict"]) == SPEC
+    assert main(["grade", str(file), "--grader", "gsm8k-strict", "--workers", "1"]) == SPEC
     captured = capsys.readouterr()
     assert len(captured.out.splitlines()) == 2
     assert captured.err.startswith(f"empg grade: {file}:3: ")
