@@ -1,7 +1,5 @@
 """The engine at every ZeRO stage with one and two ranks: the same losses, norms and weights."""
 
-import itertools
-
 import pytest
 import torch
 from ranks import run_ranks
@@ -18,10 +16,9 @@ from empg_trainer.stop import Diverged
 pytestmark = pytest.mark.slow
 
 
-def rows(count=6):
+def sequences():
     generator = torch.Generator().manual_seed(3)
-    lengths = [5, 23, 9, 3, 14, 11][:count]
-    return [torch.randint(0, VOCABULARY, (length,), generator=generator) for length in lengths]
+    return [torch.randint(0, VOCABULARY, (length,), generator=generator) for length in (5, 23, 9, 3, 14, 11)]
 
 
 def train(learner: LearnerSpec, tied=True, steps=3, poison=False):
@@ -33,12 +30,13 @@ def train(learner: LearnerSpec, tied=True, steps=3, poison=False):
     # Adam divides by the size of the gradient; a large epsilon keeps it from magnifying rounding where there is none.
     engine = Engine(model, learner, OptimizerSpec(gradient_clip=0.5, epsilon=1e-3), device)
     norms, losses = [], []
-    # Two sequences on rank 0 and four on rank 1: unequal numbers of chunks of four tokens.
-    mine = rows() if world == 1 else [rows()[:2], rows()[2:]][rank]
+    # On two ranks the packs of one micro-batch have different numbers of chunks of four tokens.
+    rows = sequences()
+    packs = [rows[:1], rows[1:3], rows[3:]] if world == 1 else [[rows[:1], rows[1:2]], [rows[2:4], rows[4:]]][rank]
     for _ in range(steps):
         total = torch.zeros(())
-        for row in mine if world == 1 else [mine[0], torch.cat(mine[1:])]:
-            logprobs, _ = engine.forward(**packed_inputs(split(row)), temperature=1.0)
+        for pack in packs:
+            logprobs, _ = engine.forward(**packed_inputs(pack), temperature=1.0)
             loss = -logprobs.sum() / 60
             if poison:
                 loss = loss * float("nan")
@@ -50,21 +48,10 @@ def train(learner: LearnerSpec, tied=True, steps=3, poison=False):
     return norms, losses, snapshot(engine)
 
 
-def split(row):
-    """The sequences that a concatenation of some of ``rows`` consists of."""
-    parts, rest = [], row
-    for known in itertools.cycle(rows()):
-        if len(rest) == 0:
-            return parts
-        if len(known) <= len(rest) and torch.equal(rest[: len(known)], known):
-            parts.append(known)
-            rest = rest[len(known) :]
-
-
 def snapshot(engine):
-    from empg_trainer.state import full_tensors
+    from empg_trainer.state import full_weight
 
-    return {name: parts["weight"].clone() for name, parts in full_tensors(engine)}
+    return {name: full_weight(engine, name).clone() for name in engine.parameters}
 
 
 def every_stage(precision, heads):

@@ -3,8 +3,9 @@
 from pathlib import Path
 
 import torch
-from tokenizers import Tokenizer
+from tokenizers import Regex, Tokenizer
 from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Split
 from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
 VOCABULARY = 64
@@ -41,5 +42,6 @@ def save_tiny_model(path: Path, tied: bool = True) -> Path:
     tiny_model(tied).save_pretrained(path)
     words = ["<pad>", "<eos>", *(chr(ord("!") + i) for i in range(VOCABULARY - 2))]
     tokenizer = Tokenizer(WordLevel({word: i for i, word in enumerate(words)}, unk_token="<pad>"))
+    tokenizer.pre_tokenizer = Split(Regex("."), "isolated")
     PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<eos>", pad_token="<pad>").save_pretrained(path)
     return path

@@ -76,9 +76,10 @@ def configuration(learner: LearnerSpec, optimizer: OptimizerSpec) -> dict[str, A
 
 
 class Engine:
-    """A policy in training on all ranks. Every method but ``no_grad`` ones is a collective operation.
+    """A policy in training on all ranks. ``forward``, ``backward`` and ``step`` are collective operations.
 
     ``parameters`` maps the model's own parameter names, as in its state dict, to parameters; tied ones appear once.
+    ``shapes`` has their whole shapes, which ZeRO 3 hides.
     """
 
     def __init__(
@@ -92,11 +93,12 @@ class Engine:
         self.stage = learner.zero_stage
         self.world = torch.distributed.get_world_size()
         self.parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        self.shapes = {name: p.shape for name, p in self.parameters.items()}
         policy = Policy(model, learner.logprob_chunk_tokens)
         if learner.activation_checkpointing:
             model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         policy.train()
-        options = {
+        options: dict[str, Any] = {
             "lr": 0.0,
             "betas": (optimizer.beta1, optimizer.beta2),
             "eps": optimizer.epsilon,

@@ -1,18 +1,25 @@
-"""The process group of the learner's ranks, and small messages from rank 0 to the others."""
+"""The process group of the learner's ranks, and what rank 0 decides for all of them."""
 
 from __future__ import annotations
 
 import datetime
 import json
 import os
-from typing import Any
+import time
+from collections.abc import Callable
 
 import torch
 import torch.distributed as dist
 
-COLLECTIVE_TIMEOUT = datetime.timedelta(minutes=60)
-"""Longest wait for another rank: rank 0 may be publishing a large policy meanwhile. While rank 0 waits for samplers, for
-however long, it tells the others every few seconds that it is alive."""
+from empg.rundir.owner import Fenced
+from empg_trainer.stop import Stop
+
+COLLECTIVE_TIMEOUT = datetime.timedelta(hours=2)
+"""Longest wait for another rank. Rank 0 may be importing or publishing a large model meanwhile; a rank that died ends
+its launcher, and with it the others, at once."""
+
+BEAT_SECONDS = 60.0
+"""While rank 0 waits for samplers it tells the other ranks this often that it is alive."""
 
 
 def initialise() -> torch.device:
@@ -20,14 +27,14 @@ def initialise() -> torch.device:
 
     One process needs no port: its store is in memory.
     """
-    if not torch.cuda.is_available():
+    cuda = torch.cuda.is_available()
+    if not cuda:
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    local_rank = int(os.environ.setdefault("LOCAL_RANK", "0"))  # ZeRO reads it too
     import deepspeed
 
     # Compiled on first use, it would take half a minute and a compiler, for something gloo does as well.
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
-    cuda = torch.cuda.is_available()
-    local_rank = int(os.environ.get("LOCAL_RANK", "0"))
     if cuda:
         torch.cuda.set_device(local_rank)
     backend = "cpu:gloo,cuda:nccl" if cuda else "gloo"
@@ -35,13 +42,53 @@ def initialise() -> torch.device:
         dist.init_process_group(backend, timeout=COLLECTIVE_TIMEOUT)
     else:
         dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1, timeout=COLLECTIVE_TIMEOUT)
-    # ZeRO takes the local rank from the environment even when the group exists.
-    os.environ.setdefault("LOCAL_RANK", str(local_rank))
     deepspeed.init_distributed(dist_backend="nccl" if cuda else "gloo", auto_mpi_discovery=False, verbose=False)
     return torch.device("cuda", local_rank) if cuda else torch.device("cpu")
 
 
-def broadcast_bytes(data: bytes | None) -> bytes:
+class Ranks:
+    """All ranks of the learner. Rank 0 alone writes to the run directory and decides; the others follow."""
+
+    def __init__(self) -> None:
+        self.rank = dist.get_rank()
+        self.world = dist.get_world_size()
+        self._beaten = time.monotonic()
+
+    @property
+    def leads(self) -> bool:
+        """Whether this is rank 0."""
+        return self.rank == 0
+
+    def lead(self, act: Callable[[], bytes]) -> bytes:
+        """Run ``act`` on rank 0 alone and give its result to every rank. A Stop there, or Fenced, stops every rank."""
+        if not self.leads:
+            while (message := json.loads(_broadcast(None))).get("wait"):
+                pass
+            if "stop" in message:
+                raise Stop(message["stop"], message["code"])
+            return _broadcast(None)
+        try:
+            result = act()
+        except Fenced as fenced:
+            self._send({"stop": str(fenced), "code": Stop.code})
+            raise
+        except Stop as stop:
+            self._send({"stop": str(stop), "code": stop.code})
+            raise
+        self._send({})
+        return _broadcast(result)
+
+    def beat(self) -> None:
+        """On rank 0 inside ``lead``: keep the others waiting without a time-out."""
+        if time.monotonic() - self._beaten > BEAT_SECONDS:
+            self._send({"wait": True})
+
+    def _send(self, message: dict[str, object]) -> None:
+        self._beaten = time.monotonic()
+        _broadcast(json.dumps(message).encode())
+
+
+def _broadcast(data: bytes | None) -> bytes:
     """Rank 0 gives ``data``, every rank gets it. Travels on the CPU."""
     if dist.get_world_size() == 1:
         assert data is not None
@@ -49,15 +96,8 @@ def broadcast_bytes(data: bytes | None) -> bytes:
     size = torch.tensor([len(data) if data is not None else 0], dtype=torch.int64)
     dist.broadcast(size, 0)
     buffer = torch.empty(int(size), dtype=torch.uint8)
-    if data is not None and len(data):
+    if data:
         buffer.copy_(torch.frombuffer(bytearray(data), dtype=torch.uint8))
     if len(buffer):
         dist.broadcast(buffer, 0)
     return buffer.numpy().tobytes()
-
-
-def broadcast_message(message: dict[str, Any] | None) -> dict[str, Any]:
-    """Rank 0 gives a JSON object, every rank gets it."""
-    data = json.dumps(message).encode() if message is not None else None
-    received: dict[str, Any] = json.loads(broadcast_bytes(data))
-    return received

@@ -1,46 +1,108 @@
-"""Training state in safetensors: float32 weights and Adam moments per parameter, and the optimizer's step count."""
+"""Training state: float32 weights and Adam moments per parameter, and the optimizer's step count.
+
+It is written per parameter, not per rank, so another number of ranks or another ZeRO stage reads it just as well.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
+from transformers import PreTrainedModel
 
+from empg.rundir import keys
+from empg.rundir.group import CorruptGroup, Manifest, read_manifest
+from empg.store.base import Store
 from empg_trainer.deepspeed_engine import Engine
+from empg_trainer.shards import bytes_of, divide, encode, read_tensors
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
+KINDS = ("weight", *MOMENTS)
 
 
-def full_tensors(engine: Engine) -> Iterator[tuple[str, dict[str, Tensor]]]:
-    """Each parameter's name with its whole float32 ``weight``, ``exp_avg`` and ``exp_avg_sq``, on the engine's device.
-
-    A collective operation: every rank must exhaust it.
-    """
-    from deepspeed.utils import safe_get_full_fp32_param, safe_get_full_optimizer_state
-
-    for name, parameter in engine.parameters.items():
-        if engine.stage == 0:
-            state = engine.base_optimizer.state[parameter]
-            yield name, {"weight": parameter.detach(), **{key: state[key] for key in MOMENTS}}
-        else:
-            whole = {key: safe_get_full_optimizer_state(parameter, key) for key in MOMENTS}
-            yield name, {"weight": safe_get_full_fp32_param(parameter), **whole}
-
-
-def set_tensors(engine: Engine, name: str, tensors: dict[str, Tensor]) -> None:
-    """Set what ``full_tensors`` gave. The model must have been loaded with the same weights: ZeRO keeps a copy of its
-    own in the training precision, which is not touched here."""
-    from deepspeed.utils import safe_set_full_fp32_param, safe_set_full_optimizer_state
+def full_weight(engine: Engine, name: str) -> Tensor:
+    """A parameter's whole float32 master weight on the engine's device. A collective operation."""
+    from deepspeed.utils import safe_get_full_fp32_param
 
     parameter = engine.parameters[name]
-    tensors = {key: tensor.to(engine.device) for key, tensor in tensors.items()}
+    return parameter.detach() if engine.stage == 0 else safe_get_full_fp32_param(parameter)
+
+
+def full_moment(engine: Engine, name: str, moment: str) -> Tensor:
+    """A parameter's whole ``exp_avg`` or ``exp_avg_sq``, like ``full_weight``."""
+    from deepspeed.utils import safe_get_full_optimizer_state
+
+    parameter = engine.parameters[name]
+    if engine.stage == 0:
+        return engine.base_optimizer.state[parameter][moment]
+    return safe_get_full_optimizer_state(parameter, moment)
+
+
+def state_files(engine: Engine, write: bool) -> Iterator[tuple[str, bytes]]:
+    """Files of a training state where ``write``, else none. A collective operation: every rank must exhaust it.
+
+    Weights, first and second moments are in files of their own, so that a restart can read weights alone.
+    """
+    for kind in KINDS:
+        sizes = {name: bytes_of(shape, torch.float32) for name, shape in engine.shapes.items()}
+        for number, names in enumerate(divide(sizes)):
+            tensors = {}
+            for name in names:
+                tensor = full_weight(engine, name) if kind == "weight" else full_moment(engine, name, kind)
+                if write:
+                    tensors[name] = tensor.cpu()
+            if write:
+                yield f"{kind}-{number:05d}.safetensors", encode(tensors)
+
+
+def state_meta(engine: Engine) -> dict[str, Any]:
+    """What a state's manifest says beside its files."""
+    return {"format": 1, "optimizer_steps": engine.steps}
+
+
+def read_state(store: Store, iteration: int) -> Manifest:
+    """Manifest of the training state with which ``iteration`` starts. CorruptGroup if there is none."""
+    manifest = read_manifest(store, keys.state_prefix(iteration))
+    if manifest is None:
+        raise CorruptGroup(keys.state_prefix(iteration), "has no manifest (yet)")
+    if manifest.meta.get("format") != 1:
+        raise CorruptGroup(keys.state_prefix(iteration), "was written by another version of the learner")
+    return manifest
+
+
+def load_weights(model: PreTrainedModel, store: Store, iteration: int) -> None:
+    """Put a state's weights into a model that no engine has taken over yet.
+
+    ZeRO copies a model's weights when it starts, and a master weight set later does not reach that copy.
+    """
+    prefix = keys.state_prefix(iteration)
+    parameters = dict(model.named_parameters())
+    found = set()
     with torch.no_grad():
-        if engine.stage == 0:
-            parameter.copy_(tensors["weight"])
-            for key in MOMENTS:
-                engine.base_optimizer.state[parameter][key].copy_(tensors[key])
-        else:
-            safe_set_full_fp32_param(parameter, tensors["weight"])
-            for key in MOMENTS:
-                safe_set_full_optimizer_state(parameter, tensors[key], key)
+        for name, tensor in read_tensors(store, prefix, read_state(store, iteration), "weight"):
+            if name not in parameters or parameters[name].shape != tensor.shape:
+                raise CorruptGroup(prefix, f"holds {name} {tuple(tensor.shape)}, which the model does not have")
+            parameters[name].copy_(tensor)
+            found.add(name)
+    if lacking := sorted(parameters.keys() - found):
+        raise CorruptGroup(prefix, f"lacks {len(lacking)} parameters, as {lacking[0]}")
+
+
+def restore(engine: Engine, store: Store, iteration: int) -> None:
+    """Put master weights, moments and step count into an engine made from a model that ``load_weights`` filled."""
+    from deepspeed.utils import safe_set_full_fp32_param, safe_set_full_optimizer_state
+
+    manifest = read_state(store, iteration)
+    for kind in KINDS:
+        for name, tensor in read_tensors(store, keys.state_prefix(iteration), manifest, kind + "-"):
+            parameter, value = engine.parameters[name], tensor.to(engine.device)
+            if engine.stage == 0:
+                target = parameter if kind == "weight" else engine.base_optimizer.state[parameter][kind]
+                target.data.copy_(value)
+            elif kind == "weight":
+                safe_set_full_fp32_param(parameter, value)
+            else:
+                safe_set_full_optimizer_state(parameter, value, kind)
+    engine.steps = int(str(manifest.meta["optimizer_steps"]))

@@ -1,0 +1,149 @@
+"""The learner program with scripted samplers: whole runs, restarts, guards and exit codes."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from scripted_sampler import ScriptedSampler
+from tiny_model import save_tiny_model
+
+from empg.rundir import keys
+from empg.rundir.evaluations import read_results
+from empg.rundir.final import read_final
+from empg.rundir.group import policies, read_manifest, states
+from empg.rundir.metrics import read_metrics
+from empg.rundir.progress import read_progress
+from empg.store.posix import PosixStore
+from empg.verdict import Verdict
+
+pytestmark = pytest.mark.slow
+
+SPEC = {
+    "model": {"name": "base", "dtype": "float32"},
+    "task": {"name": "arithmetic", "maxPromptTokens": 200},
+    "em": {"iterations": 3, "promptsPerIteration": 4, "samplesPerPrompt": 2, "promptsPerUnit": 2},
+    "optimizer": {"learningRate": 1e-3},
+    "sampler": {"maxTokens": 12},
+    "learner": {"precision": "float32", "tokensPerMicroBatch": 300, "logprobChunkTokens": 8, "deadlineSeconds": 60},
+    "evaluation": {"prompts": 4, "every": 2, "promptsPerUnit": 2, "deadlineSeconds": 30},
+    "retention": {"policies": 100},
+}
+
+
+class Directory:
+    """A run directory and its learner."""
+
+    def __init__(self, place, **changes):
+        self.root = place / "run"
+        self.store = PosixStore(self.root)
+        self.spec = {section: {**SPEC.get(section, {}), **changes.get(section, {})} for section in {*SPEC, *changes}}
+        self.root.mkdir(parents=True)
+        save_tiny_model(self.root / "base")
+        self.write()
+
+    def write(self):
+        run = {"apiVersion": "empg.dev/v1alpha1", "kind": "EMPGRun", "metadata": {"name": "t"}, "spec": self.spec}
+        self.store.put("manifest.json", json.dumps(run).encode())
+
+    def start(self, *arguments):
+        return subprocess.Popen(
+            [sys.executable, "-m", "empg_trainer.main", str(self.root), *arguments],
+            env={**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONWARNINGS": "ignore"},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def learn(self, *arguments, seconds=240, **sampler):
+        """(exit code, what it said) of a learner with a sampler beside it."""
+        with ScriptedSampler(self.store, **sampler):
+            return self.ended(self.start(*arguments), seconds)
+
+    @staticmethod
+    def ended(process, seconds=240):
+        said = process.communicate(timeout=seconds)[1]
+        return process.returncode, said
+
+    def weights(self):
+        """Digest of the weights of each policy."""
+        return {
+            version: read_manifest(self.store, keys.policy_prefix(version)).files["model.safetensors"].sha256
+            for version in policies(self.store)
+        }
+
+
+def until(condition, seconds=120):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.02)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    directory = Directory(tmp_path_factory.mktemp("undisturbed"))
+    code, said = directory.learn()
+    assert code == 0, said
+    return directory
+
+
+def test_a_run_leaves_policies_states_figures_and_evaluations(undisturbed):
+    store = undisturbed.store
+    assert policies(store) == [0, 1, 2, 3]
+    assert len(set(undisturbed.weights().values())) == 4
+    assert states(store) == [2, 3]
+    rows = read_metrics(store)
+    assert [row["iteration"] for row in rows] == [0, 1, 2]
+    for row in rows:
+        assert row["logprob_mismatch"] < 1e-5
+        assert row["kl_behaviour"] == pytest.approx(0, abs=1e-5)
+        assert row["ratio_min"] == pytest.approx(1, abs=1e-3)
+        assert row["policy"] == row["iteration"] + 1
+        assert row["tokens"] > 0
+        assert row["grad_norm"] > 0
+        assert row["staleness_max"] == 0
+        assert row["accuracy"] == row["reward_mean"]
+        assert row["verdict_correct"] + row["verdict_wrong"] == 8
+        assert row["optimizer_steps"] == 1
+        assert row["replayed"] == row["diverged"] == 0
+        parts = sum(row[f"seconds_{phase}"] for phase in ("sampling", "sealing", "learning", "publishing", "state"))
+        assert 0.5 * row["seconds_total"] < parts <= row["seconds_total"]
+    assert sorted(read_results(store)) == [0, 2, 3]
+    final = read_final(store)
+    assert (final.policy, sorted(final.evaluations)) == (3, [0, 2, 3])
+    assert read_progress(store).phase == "done"
+
+
+def test_a_finished_run_ends_at_once_without_importing_torch(undisturbed):
+    before = time.monotonic()
+    code = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "empg_trainer.main", str(undisturbed.root)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert code.returncode == 0
+    assert not any(line.split("|")[-1].strip() == "torch" for line in code.stderr.splitlines())
+    assert time.monotonic() - before < 30
+
+
+@pytest.mark.parametrize(
+    "learner",
+    [
+        {"processes": 2, "zeroStage": 3},
+        {"processes": 2, "zeroStage": 2, "tokensPerMicroBatch": 90},
+        {"zeroStage": 0, "tokensPerMicroBatch": 1},
+    ],
+    ids=["2-ranks-zero-3", "2-ranks-small-micro-batches", "single-sequences"],
+)
+def test_ranks_and_micro_batches_change_nothing(undisturbed, tmp_path, learner):
+    directory = Directory(tmp_path, learner={**SPEC["learner"], **learner}, em={"iterations": 2})
+    code, said = directory.learn()
+    assert code == 0, said
+    for ours, theirs in zip(read_metrics(directory.store), read_metrics(undisturbed.store), strict=False):
+        for figure in ("loss", "grad_norm", "entropy", "reward_mean", "advantage_std"):
+            assert ours[figure] == pytest.approx(theirs[figure], rel=1e-4, abs=1e-6), figure

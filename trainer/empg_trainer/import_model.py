@@ -1,0 +1,141 @@
+"""The base model, brought into the run directory once as policy 0. Afterwards nothing outside it is read."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+
+import torch
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from transformers import PreTrainedModel
+
+from empg.api.model import FromRun, ModelSpec
+from empg.rundir.group import group_dir, newest_policy, publish_policy
+from empg.rundir.keys import policy_prefix
+from empg.rundir.owner import LearnerOwner
+from empg.store.base import Store
+from empg.store.posix import PosixStore
+from empg_trainer.attention import PACKED
+from empg_trainer.deepspeed_engine import DTYPES
+from empg_trainer.models import load_directory, policy_manifest
+from empg_trainer.policy import Policy
+from empg_trainer.publish import policy_files
+
+logger = logging.getLogger(__name__)
+
+ASSETS = (".json", ".txt", ".model", ".jinja", ".tiktoken", ".py")
+"""Endings of the files beside the weights that a model may need."""
+
+TOLERANCES = {torch.float32: 1e-3, torch.bfloat16: 0.15}
+"""Largest accepted difference of a log-prob in nats between our forward pass and the model's own, in ``check``."""
+
+
+def import_model(store: Store, owner: LearnerOwner, spec: ModelSpec, base_dir: Path) -> None:
+    """Publish the base model as policy 0, in ``spec.dtype``.
+
+    Raises:
+        ValueError: the model can't be had, or can't be trained; the message names the field and the remedy.
+    """
+    directory = locate(spec, base_dir)
+    dtype = DTYPES[spec.dtype]
+    try:
+        model = load_directory(str(directory), dtype, spec.trust_remote_code)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"model: {directory} can't be loaded as a causal language model: {error}") from error
+    check(model)
+    parameters = dict(model.named_parameters())
+    for name, parameter in parameters.items():
+        if not parameter.isfinite().all():
+            raise ValueError(f"model: parameter {name} of {directory} is not finite; use an intact model")
+    shapes = {name: parameter.shape for name, parameter in parameters.items()}
+    weights = ((name, parameter.detach()) for name, parameter in parameters.items())
+    files = policy_files(model, weights, shapes, dtype, _assets(directory, spec.dtype), write=True)
+    publish_policy(store, owner, 0, files, {"base": spec.model_dump(mode="json", by_alias=True)})
+    logger.info("published %s as policy 0", spec.name or spec.from_run)
+
+
+def locate(spec: ModelSpec, base_dir: Path) -> Path:
+    """Local directory of the model, downloaded from the hub where needed."""
+    if spec.from_run is not None:
+        return _policy_of(spec.from_run, base_dir)
+    assert spec.name is not None, "the API model requires a source"
+    local = base_dir / spec.name
+    if local.is_dir():
+        return local
+    if spec.name.startswith((".", "/", "~")):
+        raise ValueError(f"model.name: there is no directory {local}; correct the path (relative to {base_dir})")
+    try:
+        found = snapshot_download(
+            spec.name,
+            revision=spec.revision,
+            allow_patterns=["*.safetensors", *(f"*{ending}" for ending in ASSETS)],
+        )
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError) as error:
+        raise ValueError(
+            f"model.name: {spec.name} is no directory below {base_dir} and the hub does not give it: {error}"
+        ) from error
+    return Path(found)
+
+
+def _policy_of(source: FromRun, base_dir: Path) -> Path:
+    root = base_dir / source.run_dir
+    store = PosixStore(root)
+    version = newest_policy(store) if source.policy is None else source.policy
+    if version is None:
+        raise ValueError(f"model.fromRun.runDir: {root} holds no policy")
+    return group_dir(store, policy_prefix(version), policy_manifest(store, version))
+
+
+def check(model: PreTrainedModel) -> None:
+    """ValueError unless packing and our head give the log-probs that the model itself gives.
+
+    Catches models with recurrent layers, an attention of their own, or logits that are scaled or capped.
+    """
+    vocabulary = model.get_input_embeddings().num_embeddings
+    rows = [torch.arange(start, start + length) % vocabulary for start, length in ((5, 7), (90, 4))]
+    policy = Policy(model, chunk_tokens=4).eval()
+    ids = torch.cat(rows)
+    predicting = torch.tensor([i for i in range(len(ids)) if i not in (6, 10)])
+    with torch.no_grad():
+        model.set_attn_implementation("sdpa")
+        own = torch.cat(
+            [
+                torch.log_softmax(model(input_ids=row[None], use_cache=False).logits[0, :-1].float(), dim=-1).gather(
+                    -1, row[1:, None]
+                )[:, 0]
+                for row in rows
+            ]
+        )
+        model.set_attn_implementation(PACKED)
+        ours, _ = policy(
+            input_ids=ids,
+            position_ids=torch.cat([torch.arange(len(row)) for row in rows]),
+            cu_seqlens=torch.tensor([0, 7, 11], dtype=torch.int32),
+            max_length=7,
+            positions=predicting,
+            targets=ids[predicting + 1],
+            temperature=1.0,
+        )
+    difference = (ours - own).abs().max().item()
+    dtype = next(model.parameters()).dtype
+    if not difference <= TOLERANCES[dtype]:
+        raise ValueError(
+            f"model: log-probs of {type(model).__name__} differ by {difference:.3g} nats when sequences are packed; "
+            "the learner supports decoder-only models with plain attention and a linear output layer"
+        )
+
+
+def _assets(directory: Path, dtype: str) -> dict[str, bytes]:
+    """Configuration, tokenizer and code of a model directory, with the number type of the published weights."""
+    files = {
+        path.name: path.read_bytes()
+        for path in sorted(directory.iterdir())
+        if path.is_file() and path.name.endswith(ASSETS) and not path.name.endswith(".index.json")
+    }
+    config = json.loads(files["config.json"])
+    config.pop("torch_dtype", None)
+    config["dtype"] = dtype
+    files["config.json"] = json.dumps(config, indent=1, ensure_ascii=False).encode()
+    return files

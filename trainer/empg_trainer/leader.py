@@ -1,0 +1,198 @@
+"""Rank 0's part of the learner: it reads the manifest, plans, waits for samplers, seals, records and cleans up."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from empg.api.load import load_run
+from empg.api.run import RunSpec, spec_digest
+from empg.planner import plan_rollout
+from empg.rundir.final import Final, write_final
+from empg.rundir.group import newest_policy
+from empg.rundir.heartbeat import Liveness
+from empg.rundir.identity import Identity
+from empg.rundir.metrics import read_metrics, write_metrics
+from empg.rundir.owner import LearnerOwner
+from empg.rundir.plans import create_plan, planned, read_plans
+from empg.rundir.progress import Phase, Progress, write_progress
+from empg.rundir.retention import retain
+from empg.rundir.specs import write_spec
+from empg.store.base import Store
+from empg.tasks.source import Task
+from empg.trajectory import Trajectory
+from empg_trainer.evaluations import Evaluations
+from empg_trainer.metrics_server import LearnerMetrics
+from empg_trainer.record import Figures, check_guards, sampled_figures, trained_figures
+from empg_trainer.rollouts import POLL_SECONDS, Rollout, UnitWatch, sealed_rollout, training_rows, wait_for_units
+from empg_trainer.step import Sampled, StepResult
+from empg_trainer.stop import BadSpec
+
+logger = logging.getLogger(__name__)
+
+TICK_SECONDS = 0.5
+"""Time between two reports of progress while waiting."""
+
+REFERENCE_POLICY = 0
+"""Kept for good: the objective may start to need it by a live edit."""
+
+
+class Leader:
+    """Everything that only one process may do."""
+
+    def __init__(
+        self, store: Store, owner: LearnerOwner, identity: Identity, spec: RunSpec, spec_file: Path, task: Task
+    ) -> None:
+        self.owner = owner
+        self._store = store
+        self._identity = identity
+        self._spec = spec
+        self._spec_file = spec_file
+        self._task = task
+        self._liveness = Liveness(spec.sampler.lease_seconds)
+        self._evaluations = Evaluations(store, identity.uid, task, self._liveness)
+        self._history: dict[int, Figures] = {row["iteration"]: row for row in read_metrics(store)}
+        self._rollout: Rollout | None = None
+        self._figures: Figures = {}
+        self._ticked = 0.0
+        self._metrics = LearnerMetrics()
+        if spec.learner.metrics_port:
+            self._metrics.serve(spec.learner.metrics_port)
+
+    def begin(self, iteration: int) -> RunSpec:
+        """Fix the spec of an iteration from the manifest as it is now, and plan what samplers may work on.
+
+        At the end of the run, when there is no such iteration, nothing is fixed, so that more can be asked for later.
+        """
+        spec = self._read_manifest()
+        last = iteration >= spec.em.iterations
+        if not last:
+            spec = write_spec(self._store, iteration, spec)
+        self._spec = spec
+        self._liveness.lease_seconds = spec.sampler.lease_seconds
+        self._evaluations.plan(spec, policy=iteration, last=last)
+        known = planned(self._store, "rollout", since=iteration)
+        for ahead in range(iteration, min(iteration + spec.em.max_staleness + 1, spec.em.iterations)):
+            if ahead not in known:
+                create_plan(self._store, plan_rollout(spec, self._identity.uid, ahead, self._task))
+        return spec
+
+    def sample(self, iteration: int, beat: Callable[[], None]) -> tuple[list[Trajectory], Sampled]:
+        """Wait for the E-step of an iteration and seal it; the answers to train on, without their texts.
+
+        ``beat`` is called often while waiting.
+        """
+        started = time.monotonic()
+        plans = read_plans(self._store, "rollout", iteration)
+        rollout = sealed_rollout(self._store, plans)
+        waited = started
+        if rollout is None:
+            watch = UnitWatch(self._store, plans, self._liveness)
+
+            def tick(watch: UnitWatch) -> None:
+                beat()
+                self.report("sampling", iteration, (watch.settled, watch.total))
+
+            wait_for_units(watch, self._spec.learner.deadline_seconds, tick)
+            waited = time.monotonic()
+            rollout = watch.close()
+        rows = training_rows(rollout, self._spec.guards)
+        self._rollout = rollout
+        self._figures = {
+            **sampled_figures(rollout, rows),
+            "seconds_sampling": waited - started,
+            "seconds_sealing": time.monotonic() - waited,
+        }
+        self.report("learning", iteration)
+        sampling = plans[0].sampling
+        bare = [replace(row, prompt="", response="", rewards={}) for row in rows if row.response_ids]
+        return bare, Sampled(iteration, sampling.temperature, sampling.max_tokens)
+
+    def judge(self, result: StepResult, learning_rate: float, seconds: float) -> None:
+        """Look at what the M-step did before it is published. Diverged if a guard was left."""
+        assert self._rollout is not None, "sample comes first"
+        iteration = self._rollout.seal.iteration
+        graded = sum(row.verdict.trains for row in self._rollout.rows)
+        self._figures |= {**trained_figures(result, graded, learning_rate), "seconds_learning": seconds}
+        history = [figures for t, figures in sorted(self._history.items()) if t < iteration]
+        check_guards(self._spec.guards, history, self._figures)
+        self.report("publishing", iteration)
+
+    def finish(self, iteration: int, diverged: bool, seconds: Figures) -> None:
+        """Record an iteration whose policy is published, collect evaluations and remove what may go."""
+        figures = {**self._figures, **seconds, "iteration": iteration, "policy": iteration + 1}
+        figures["tokens_per_second"] = figures["tokens"] / seconds["seconds_total"]
+        figures |= {"replayed": 0, "diverged": 0}
+        if (first := self._history.get(iteration)) is not None:
+            # The first time is what the run was like; a replay waits for nobody and would look too fast.
+            figures = {**first, "replayed": first["replayed"] + 1, "diverged": first["diverged"] + diverged}
+            if diverged:
+                logger.warning("policy %d came out with other weights than the first time", iteration + 1)
+        self._evaluations.collect()
+        if (evaluation := self._evaluations.results.get(iteration)) is not None:
+            figures |= {"eval_greedy": evaluation.greedy, "eval_avg": evaluation.average}
+        write_metrics(self._store, iteration, figures)
+        self._history[iteration] = figures
+        self._metrics.observe({**figures, **self._newest_evaluation()})
+        best = self._evaluations.best
+        retain(self._store, self._spec.retention, self.owner, self._liveness, best, pinned=(REFERENCE_POLICY,))
+        self.owner.heartbeat()
+
+    def complete(self, iterations: int, beat: Callable[[], None]) -> None:
+        """Wait for the last evaluations and finish the run."""
+        deadline = time.monotonic() + self._spec.evaluation.deadline_seconds
+        while True:
+            self._evaluations.collect()
+            if not self._evaluations.outstanding:
+                break
+            if time.monotonic() > deadline:
+                self._evaluations.give_up()
+                break
+            beat()
+            self.report("evaluating", iterations, self._evaluations.progress())
+            time.sleep(POLL_SECONDS[1] / 4)
+        self._metrics.observe(self._newest_evaluation())
+        self.owner.check()
+        evaluations = {policy: result.greedy for policy, result in sorted(self._evaluations.results.items())}
+        write_final(
+            self._store,
+            Final(run=self._identity.uid, iterations=iterations, policy=iterations, evaluations=evaluations),
+        )
+        self.report("done", iterations)
+
+    def report(self, phase: Phase, iteration: int, units: tuple[int, int] = (0, 0)) -> None:
+        """Say how far the run is; while waiting, a few times per second at most."""
+        waiting = units[0] < units[1]
+        now = time.monotonic()
+        if waiting and now - self._ticked < TICK_SECONDS:
+            return
+        self._ticked = now
+        newest = self._history[max(self._history)] if self._history else {}
+        detail = {key: newest.get(key) for key in ("reward_mean", "accuracy", "kl_behaviour", "tokens_per_second")}
+        write_progress(
+            self._store,
+            Progress(
+                attempt=self.owner.number,
+                iteration=iteration,
+                iterations=self._spec.em.iterations,
+                phase=phase,
+                policy=newest_policy(self._store),
+                units_done=units[0],
+                units_total=units[1],
+                detail=detail,
+            ),
+        )
+
+    def _read_manifest(self) -> RunSpec:
+        spec = load_run(self._spec_file).spec
+        if spec_digest(spec) != self._identity.spec_digest:
+            raise BadSpec(f"{self._spec_file}: an immutable field was changed; change it back, or start a new run")
+        return spec
+
+    def _newest_evaluation(self) -> Figures:
+        known = [result for result in self._evaluations.results.values() if result.greedy is not None]
+        newest = max(known, key=lambda result: result.policy, default=None)
+        return {} if newest is None else {"eval_greedy": newest.greedy}

@@ -1,0 +1,71 @@
+"""Prometheus endpoint of the learner: ``empg_learner_*`` in base units, from rank 0."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, start_http_server
+
+GAUGES = {
+    "iteration": ("iteration", "Iteration of the newest figures."),
+    "policy": ("policy_version", "Newest published policy version."),
+    "reward_mean": ("reward_mean", "Mean reward of graded answers."),
+    "accuracy": ("accuracy_ratio", "Share of graded answers that were correct."),
+    "loss": ("loss", "Loss of the M-step."),
+    "entropy": ("entropy_nats", "Mean entropy per token."),
+    "kl_behaviour": ("kl_behaviour_nats", "Estimated KL divergence of the learner from the sampler, per token."),
+    "logprob_mismatch": ("logprob_mismatch_nats", "Mean |sampler - learner| log-prob per token of the same policy."),
+    "grad_norm": ("gradient_norm", "Global gradient norm before clipping."),
+    "learning_rate": ("learning_rate", "Learning rate."),
+    "tokens_per_second": ("response_tokens_per_second", "Response tokens per second of the whole iteration."),
+    "response_length_mean": ("response_length_tokens", "Mean response length."),
+    "truncated_share": ("truncated_ratio", "Share of answers that met the token limit."),
+    "staleness_mean": ("staleness_mean", "Mean age of the sampling policy in versions, over tokens."),
+    "staleness_max": ("staleness_max", "Largest age of the sampling policy in versions."),
+    "eval_greedy": ("evaluation_accuracy_ratio", "Greedy accuracy of the newest evaluated policy."),
+}
+"""Key of the record: name and description of the gauge."""
+
+COUNTERS = {
+    "tokens": ("response_tokens", "Response tokens sampled for the learner."),
+    "void_units": ("void_units", "Units that were left out after their attempts failed."),
+    "replayed": ("replayed_iterations", "Iterations repeated after a restart."),
+    "diverged": ("diverged_replays", "Repeated iterations that gave other weights than the first time."),
+}
+
+PHASES = ("sampling", "sealing", "learning", "publishing", "state")
+
+
+class LearnerMetrics:
+    """Gauges and counters of one learner process, in a registry of their own."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+
+        def gauge(name: str, description: str, labels: tuple[str, ...] = ()) -> Gauge:
+            return Gauge(f"empg_learner_{name}", description, labels, registry=self.registry)
+
+        self._gauges = {key: gauge(name, description) for key, (name, description) in GAUGES.items()}
+        self._phase = gauge("phase_seconds", "Duration of a phase of the newest iteration.", ("phase",))
+        self._counters = {
+            key: Counter(f"empg_learner_{name}", description, registry=self.registry)
+            for key, (name, description) in COUNTERS.items()
+        }
+        self._iterations = Counter("empg_learner_iterations", "Iterations made.", registry=self.registry)
+
+    def serve(self, port: int) -> None:
+        """Answer on ``port`` of all addresses, in a thread."""
+        start_http_server(port, registry=self.registry)
+
+    def observe(self, figures: Mapping[str, Any]) -> None:
+        """Take the figures of an iteration; those without a value leave their gauge as it is."""
+        for key, gauge in self._gauges.items():
+            if figures.get(key) is not None:
+                gauge.set(figures[key])
+        for phase in PHASES:
+            if figures.get(f"seconds_{phase}") is not None:
+                self._phase.labels(phase).set(figures[f"seconds_{phase}"])
+        for key, counter in self._counters.items():
+            counter.inc(figures.get(key) or 0)
+        self._iterations.inc()

@@ -1,0 +1,120 @@
+"""What every rank holds and does: the engine, the reference model, and their files in the run directory."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from empg.api.run import RunSpec
+from empg.rundir import keys
+from empg.rundir.group import Manifest, publish_policy, publish_state, read_manifest
+from empg.rundir.owner import LearnerOwner
+from empg.store.base import Store
+from empg.trajectory import Trajectory
+from empg_trainer.deepspeed_engine import DTYPES, Engine
+from empg_trainer.every_rank import Origin
+from empg_trainer.models import load_policy
+from empg_trainer.policy import Policy
+from empg_trainer.publish import differs, policy_files, read_assets, trained_weights
+from empg_trainer.schedule import learning_rate
+from empg_trainer.state import load_weights, restore, state_files, state_meta
+from empg_trainer.step import MStep, Sampled, StepResult
+from empg_trainer.stop import Stop
+
+VISIBLE_SECONDS = 180.0
+"""Longest wait until a rank on another node sees a file that rank 0 wrote; NFS may take a minute."""
+
+
+class Trainer:
+    """The policy in training. All methods are collective operations: every rank calls them in the same order."""
+
+    def __init__(
+        self,
+        store: Store,
+        spec: RunSpec,
+        device: torch.device,
+        origin: Origin,
+        owner: LearnerOwner | None,
+    ) -> None:
+        """Load what ``origin`` says. ``owner`` is rank 0's; it alone writes.
+
+        What is read from ``spec`` here holds until the learner starts again.
+        """
+        policy, state = origin.policy, origin.state
+        self._store = store
+        self._owner = owner
+        self._learner = spec.learner
+        self._model_spec = spec.model
+        _await(store, keys.policy_prefix(policy))
+        precision = DTYPES[spec.learner.precision]
+        model = load_policy(store, policy, precision, spec.model.trust_remote_code)
+        if state is not None:
+            _await(store, keys.state_prefix(state))
+            load_weights(model, store, state)
+        self.engine = Engine(model, spec.learner, spec.optimizer, device)
+        if state is not None:
+            restore(self.engine, store, state)
+        self._assets = read_assets(store, policy) if owner else {}
+        self._reference: Policy | None = None
+
+    def train(self, spec: RunSpec, rows: Sequence[Trajectory], sampled: Sampled) -> tuple[StepResult, float]:
+        """The M-step of an iteration; returns what it did and its learning rate."""
+        rate = learning_rate(spec.optimizer, sampled.iteration, spec.em.iterations)
+        step = MStep(self.engine, spec, rows, sampled, self._learner.tokens_per_micro_batch)
+        needed = spec.objective.resolve().needs_reference
+        return step.run(rate, self._reference_forward if needed else None), rate
+
+    def publish(self, version: int) -> bool:
+        """Publish the weights as policy ``version``. Returns whether it was there already with other content.
+
+        A published policy is never replaced: samplers may have used it.
+        """
+        dtype = DTYPES[self._model_spec.dtype]
+        engine, owner = self.engine, self._owner
+        weights = trained_weights(engine, dtype)
+        files = policy_files(engine.model, weights, engine.shapes, dtype, self._assets, write=owner is not None)
+        if owner is None:
+            _exhaust(files)
+            return False
+        published = read_manifest(self._store, keys.policy_prefix(version))
+        if published is not None:
+            return differs(published.files, files)
+        publish_policy(self._store, owner, version, files, {"iteration": version - 1})
+        return False
+
+    def save(self, iteration: int) -> None:
+        """Write the training state with which ``iteration`` starts, unless there is one."""
+        files, owner = state_files(self.engine, write=self._owner is not None), self._owner
+        if owner is None or read_manifest(self._store, keys.state_prefix(iteration)) is not None:
+            _exhaust(files)
+            return
+        publish_state(self._store, owner, iteration, files, state_meta(self.engine))
+
+    def _reference_forward(self, **inputs: Any) -> tuple[Tensor, Tensor]:
+        """Forward pass of policy 0, which is loaded when it is first needed and then stays on the device."""
+        if self._reference is None:
+            precision = DTYPES[self._learner.precision]
+            model = load_policy(self._store, 0, precision, self._model_spec.trust_remote_code)
+            reference = Policy(model, self._learner.logprob_chunk_tokens).eval().requires_grad_(False)
+            self._reference = reference.to(self.engine.device)
+        logprobs, entropy = self._reference(**inputs)
+        return logprobs, entropy
+
+
+def _exhaust(files: Iterator[Any]) -> None:
+    for _ in files:
+        pass
+
+
+def _await(store: Store, prefix: str, clock: Callable[[], float] = time.monotonic) -> Manifest:
+    """The manifest of a group that rank 0 has seen. Stop if this rank can't see it in time."""
+    deadline = clock() + VISIBLE_SECONDS
+    while (manifest := read_manifest(store, prefix)) is None:
+        if clock() > deadline:
+            raise Stop(f"{prefix} is not visible on this node after {VISIBLE_SECONDS:g} s; mount NFS with actimeo=1")
+        time.sleep(0.2)
+    return manifest
