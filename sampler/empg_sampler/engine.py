@@ -14,6 +14,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pydantic import ValidationError
+
 from empg.api.run import RunSpec
 from empg.rundir.plan import Sampling
 from empg_sampler.environment import Device
@@ -119,12 +121,22 @@ class Engine:
     """One vLLM engine in this process (plus one process per GPU with tensor parallelism)."""
 
     def __init__(self, policy: Policy, arguments: Mapping[str, Any]) -> None:
-        """Start on a policy, which is verified first (BadPolicy). `arguments`: see `engine_arguments`."""
+        """Start on a policy with arguments of `engine_arguments`.
+
+        Raises BadPolicy before anything else, and InvalidSpec when vLLM refuses the arguments for this model.
+        """
         from vllm.engine.arg_utils import EngineArgs
         from vllm.v1.engine.llm_engine import LLMEngine
 
         self._layout = verify(policy.directory, policy.files)
-        self._llm = LLMEngine.from_engine_args(EngineArgs(**arguments))
+        checked = EngineArgs(**arguments)
+        try:
+            config = checked.create_engine_config()
+        except ValidationError as error:
+            raise InvalidSpec(
+                f"vLLM can't serve this model as spec.sampler asks: {error.errors()[0]['msg']}"
+            ) from error
+        self._llm = LLMEngine.from_vllm_config(config, disable_log_stats=checked.disable_log_stats)
         self._llm.set_weight_version(str(policy.version))
         self._tokenizer = self._llm.get_tokenizer()
         self._detokenized: set[str] = set()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,9 @@ from typing import Any
 import torch
 
 from empg_sampler.weights import read_tensors
+
+# It warns at each swap of layers that have nothing to load, as rotary embeddings, and of the tied head (see below).
+logging.getLogger("vllm.model_executor.model_loader.reload.layerwise").setLevel(logging.ERROR)
 
 
 class PolicyWorker:
