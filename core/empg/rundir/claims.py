@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from empg.rundir import keys, records
 from empg.rundir.heartbeat import Liveness, read_record
@@ -43,45 +43,48 @@ def survey(store: Store, plans: Sequence[Plan], liveness: Liveness) -> dict[str,
     """Status of every unit of the plans, which must be those of one iteration.
 
     Lists each directory once and reads the claims of units that have no commit. `liveness.observe` is the caller's to
-    call regularly; a holder that seems dead is looked at once more here, after its claim was read, so that the claim of
-    a sampler that started between the two looks is not taken from it.
+    call regularly; a holder that seems dead is looked at once more here, after the claims were read, so that the claim
+    of a sampler that started between the two looks is not taken from it.
     """
     if not plans:
         return {}
     kind, iteration = plans[0].kind, plans[0].iteration
     assert all((plan.kind, plan.iteration) == (kind, iteration) for plan in plans), "plans of one iteration"
     # Claims first: a holder that committed and left is then seen to have committed, not to have died.
-    claims, commits, rejects = (_attempts(store, kind, iteration, name) for name in ("claims", "units", "rejects"))
-    return {
-        unit.name: _status(store, plan, unit.name, claims[unit.name], commits[unit.name], rejects[unit.name], liveness)
-        for plan in plans
-        for unit in plan.units
+    claimed, commits, rejects = (_attempts(store, kind, iteration, name) for name in ("claims", "units", "rejects"))
+    units = {unit.name: plan.attempts for plan in plans for unit in plan.units}
+    claims = {
+        unit: _read(store, kind, iteration, unit, claimed[unit]) if commits[unit] <= rejects[unit] else {}
+        for unit in units
     }
+    looked: set[str] = set()
+
+    def judge(unit: str, attempts: int) -> UnitStatus:
+        key_of = {n: keys.claim_key(kind, iteration, unit, n) for n in claimed[unit]}
+
+        def dead(attempt: int, claim: Claim) -> bool:
+            holder = (claim.sampler, claim.incarnation, key_of[attempt])
+            if liveness.dead(*holder) and claim.sampler not in looked:
+                looked.add(claim.sampler)
+                record = read_record(store, claim.sampler)
+                liveness.observe([record] if record else [])
+            return liveness.dead(*holder)
+
+        status = unit_status(unit, attempts, claims[unit], commits[unit], rejects[unit], dead)
+        if status.state in ("committed", "void"):
+            liveness.forget(key_of.values())
+        return status
+
+    return {unit: judge(unit, attempts) for unit, attempts in units.items()}
 
 
-def _status(
-    store: Store, plan: Plan, unit: str, claimed: set[int], commits: set[int], rejects: set[int], liveness: Liveness
-) -> UnitStatus:
-    key_of = {n: keys.claim_key(plan.kind, plan.iteration, unit, n) for n in claimed}
-    claims: dict[int, Claim] = {}
-    if commits <= rejects:
-        for n, key in key_of.items():
-            # Retention may have removed a sealed iteration since the listing.
-            with contextlib.suppress(KeyMissing):
-                claims[n] = records.read(store, key, Claim)
-
-    def dead(attempt: int, claim: Claim) -> bool:
-        holder = (claim.sampler, claim.incarnation, key_of[attempt])
-        if not liveness.dead(*holder):
-            return False
-        record = read_record(store, claim.sampler)
-        liveness.observe([record] if record else [])
-        return liveness.dead(*holder)
-
-    status = unit_status(unit, plan.attempts, claims, commits, rejects, dead)
-    if status.state in ("committed", "void"):
-        liveness.forget(key_of.values())
-    return status
+def _read(store: Store, kind: keys.Kind, iteration: int, unit: str, attempts: Collection[int]) -> dict[int, Claim]:
+    found = {}
+    for attempt in attempts:
+        # Retention may have removed a sealed iteration since the listing.
+        with contextlib.suppress(KeyMissing):
+            found[attempt] = records.read(store, keys.claim_key(kind, iteration, unit, attempt), Claim)
+    return found
 
 
 def _attempts(store: Store, kind: keys.Kind, iteration: int, directory: str) -> dict[str, set[int]]:
