@@ -1,10 +1,11 @@
-"""Stands in for vLLM: commits units whose tokens are drawn from their seeds and whose log-probs are the policy's own."""
+"""Stands in for vLLM: commits units of tokens drawn from their seeds, with the log-probs that the policy gives them."""
 
 import random
 import threading
 import time
 
 import torch
+from tiny_model import VOCABULARY
 from transformers import AutoModelForCausalLM
 
 from empg.planner import admissible
@@ -19,17 +20,17 @@ from empg.rundir.units import commit
 from empg.store.base import KeyMissing
 from empg.trajectory import Trajectory
 from empg.verdict import Verdict
-from tiny_model import VOCABULARY
 
 
 class ScriptedSampler(threading.Thread):
     """Works on whatever is planned until it is stopped. ``verdict`` judges (prompt id, response ids)."""
 
-    def __init__(self, store, verdict=None, logprob_shift=0.0):
+    def __init__(self, store, verdict=None, logprob_shift=0.0, kinds=("eval", "rollout")):
         super().__init__(daemon=True)
         self.store = store
         self.verdict = verdict or (lambda _, ids: Verdict.CORRECT if ids[0] % 2 else Verdict.WRONG)
         self.logprob_shift = logprob_shift
+        self.kinds = kinds
         self.stopping = threading.Event()
         self.model = (None, None)
         self.failure = None
@@ -67,7 +68,7 @@ class ScriptedSampler(threading.Thread):
                 id="s", incarnation="i", counter=time.monotonic_ns(), progress=time.monotonic_ns(), policy=newest
             ),
         )
-        for kind in ("eval", "rollout"):
+        for kind in self.kinds:
             for iteration in unsealed(self.store, kind):
                 plans = read_plans(self.store, kind, iteration)
                 statuses = survey(self.store, plans, liveness)

@@ -55,6 +55,7 @@ class Directory:
             env={**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONWARNINGS": "ignore"},
             stderr=subprocess.PIPE,
             text=True,
+            start_new_session=True,
         )
 
     def learn(self, *arguments, seconds=240, **sampler):
@@ -110,7 +111,7 @@ def test_a_run_leaves_policies_states_figures_and_evaluations(undisturbed):
         assert row["optimizer_steps"] == 1
         assert row["replayed"] == row["diverged"] == 0
         parts = sum(row[f"seconds_{phase}"] for phase in ("sampling", "sealing", "learning", "publishing", "state"))
-        assert 0.5 * row["seconds_total"] < parts <= row["seconds_total"]
+        assert 0 < parts <= row["seconds_total"]
     assert sorted(read_results(store)) == [0, 2, 3]
     final = read_final(store)
     assert (final.policy, sorted(final.evaluations)) == (3, [0, 2, 3])
@@ -141,9 +142,142 @@ def test_a_finished_run_ends_at_once_without_importing_torch(undisturbed):
     ids=["2-ranks-zero-3", "2-ranks-small-micro-batches", "single-sequences"],
 )
 def test_ranks_and_micro_batches_change_nothing(undisturbed, tmp_path, learner):
-    directory = Directory(tmp_path, learner={**SPEC["learner"], **learner}, em={"iterations": 2})
+    directory = Directory(tmp_path, learner=learner, em={"iterations": 2})
     code, said = directory.learn()
     assert code == 0, said
     for ours, theirs in zip(read_metrics(directory.store), read_metrics(undisturbed.store), strict=False):
         for figure in ("loss", "grad_norm", "entropy", "reward_mean", "advantage_std"):
             assert ours[figure] == pytest.approx(theirs[figure], rel=1e-4, abs=1e-6), figure
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_killed_learner_repeats_m_steps_to_the_very_weights(undisturbed, tmp_path, processes):
+    """Killed with policy 2 published and no training state yet: the restart repeats two M-steps from the base model."""
+    changes = {"learner": {"processes": processes, "zeroStage": 2}, "retention": {"stateEvery": 3}}
+    calm, killed = Directory(tmp_path / "calm", **changes), Directory(tmp_path / "killed", **changes)
+    code, said = calm.learn()
+    assert code == 0, said
+    with ScriptedSampler(killed.store):
+        learner = killed.start()
+        until(lambda: 2 in policies(killed.store) or learner.poll() is not None)
+        os.killpg(learner.pid, signal.SIGKILL)
+        learner.wait()
+        left = killed.weights()
+        assert 2 in left
+        assert states(killed.store) == []
+        code, said = killed.ended(killed.start())
+    assert code == 0, said
+    assert killed.weights() == calm.weights()
+    assert left.items() <= killed.weights().items()
+    rows = read_metrics(killed.store)
+    assert rows[0]["replayed"] == 1
+    assert all(row["diverged"] == 0 for row in rows)
+
+
+def test_presets_that_need_old_and_reference_log_probs_agree_over_ranks(tmp_path):
+    for preset in ("rloo", "ppo-clip"):
+        figures = []
+        for name, learner in (("one", {"zeroStage": 0}), ("two", {"processes": 2, "zeroStage": 3})):
+            directory = Directory(
+                tmp_path / preset / name,
+                learner=learner,
+                em={"iterations": 2},
+                objective={"preset": preset},
+                evaluation={"prompts": 0},
+            )
+            code, said = directory.learn()
+            assert code == 0, said
+            figures.append(read_metrics(directory.store))
+        for one, two in zip(*figures, strict=True):
+            assert one["optimizer_steps"] == two["optimizer_steps"] == (4 if preset == "ppo-clip" else 1)
+            for figure in ("loss", "grad_norm", "advantage_std", "clip_ratio_max"):
+                assert one[figure] == pytest.approx(two[figure], rel=1e-3, abs=1e-5), (preset, figure)
+
+
+def test_log_probs_that_disagree_end_the_run_before_a_policy_is_published(tmp_path):
+    for name, shift in (("far", 2.0), ("nan", float("nan"))):
+        directory = Directory(tmp_path / name)
+        code, said = directory.learn(logprob_shift=shift)
+        assert code == 65
+        assert "guards.maxLogprobMismatch" in said
+        assert policies(directory.store) == [0]
+
+
+def test_ungradable_answers_end_the_run_on_every_rank(tmp_path):
+    directory = Directory(tmp_path, learner={"processes": 2})
+    code, said = directory.learn(verdict=lambda *_: Verdict.TIMEOUT)
+    assert code == 65
+    assert "guards.maxErrorShare" in said
+    assert policies(directory.store) == [0]
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_sigterm_and_missing_samplers_end_with_75(tmp_path, processes):
+    directory = Directory(tmp_path, learner={"processes": processes})
+    learner = directory.start()
+    until(lambda: (progress := read_progress(directory.store)) is not None and progress.phase == "sampling")
+    before = time.monotonic()
+    learner.terminate()
+    assert directory.ended(learner)[0] == 75
+    assert time.monotonic() - before < 20
+
+    directory.spec["learner"]["deadlineSeconds"] = 1
+    directory.write()
+    code, said = directory.ended(directory.start())
+    assert code == 75
+    assert "learner.deadlineSeconds" in said
+
+
+def test_a_second_learner_fences_the_first(tmp_path):
+    directory = Directory(tmp_path)
+    first = directory.start()
+    until(lambda: (progress := read_progress(directory.store)) is not None and progress.phase == "sampling")
+    second = directory.start()
+    until(lambda: (progress := read_progress(directory.store)) is not None and progress.attempt == 2)
+    with ScriptedSampler(directory.store):
+        assert directory.ended(first)[0] == 75
+        code, said = directory.ended(second)
+    assert code == 0, said
+    assert policies(directory.store) == [0, 1, 2, 3]
+
+
+def test_bad_manifests_end_with_64(tmp_path):
+    directory = Directory(tmp_path)
+    directory.spec["em"]["iterations"] = 0
+    directory.write()
+    code, said = directory.ended(directory.start())
+    assert code == 64
+    assert "spec.em.iterations" in said
+
+    directory.spec["em"]["iterations"] = 1
+    directory.spec["model"] = {"name": "./absent"}
+    directory.write()
+    code, said = directory.ended(directory.start())
+    assert code == 64
+    assert "model.name" in said
+
+
+def test_live_edits_are_taken_and_immutable_ones_refused(tmp_path):
+    directory = Directory(tmp_path, em={"iterations": 1}, evaluation={"prompts": 0})
+    assert directory.learn()[0] == 0
+    directory.spec["em"]["iterations"] = 2
+    directory.spec["optimizer"]["learningRate"] = 1e-4
+    directory.write()
+    code, said = directory.learn()
+    assert code == 0, said
+    assert [row["learning_rate"] for row in read_metrics(directory.store)] == [1e-3, 1e-4]
+    assert read_final(directory.store).iterations == 2
+
+    directory.spec["em"] |= {"iterations": 3, "seed": 5}
+    directory.write()
+    code, said = directory.learn()
+    assert code == 64
+    assert "immutable" in said
+
+
+def test_an_evaluation_that_nobody_makes_is_recorded_as_missing(tmp_path):
+    directory = Directory(tmp_path, em={"iterations": 1}, evaluation={"deadlineSeconds": 1})
+    code, said = directory.learn(kinds=("rollout",))
+    assert code == 0, said
+    assert read_final(directory.store).evaluations == {0: None, 1: None}
+    assert all(result.missing for result in read_results(directory.store).values())

@@ -70,7 +70,7 @@ def trained_figures(result: StepResult, answers: int, learning_rate: float) -> F
 def check_guards(guards: GuardsSpec, history: Sequence[Figures], figures: Figures) -> None:
     """Diverged if log-probs disagree or rewards collapsed. ``history`` has the figures of the earlier iterations."""
     mismatch = figures["logprob_mismatch"]
-    if mismatch is not None and mismatch > guards.max_logprob_mismatch:
+    if mismatch is not None and not mismatch <= guards.max_logprob_mismatch:  # NaN too
         raise Diverged(
             f"sampler and learner differ by {mismatch:.3g} nats per token for the same policy, more than "
             f"guards.maxLogprobMismatch ({guards.max_logprob_mismatch:g}); compare model.dtype, learner.precision and "
