@@ -107,6 +107,7 @@ def engine_arguments(
         "logprobs_mode": "processed_logprobs",
         "worker_extension_cls": "empg_sampler.worker_extension.PolicyWorker",
         "disable_log_stats": not stats,
+        "use_tqdm_on_load": False,
     }
     if device == "cpu":
         # A prompt split over two steps ends the engine when its request has a seed ("CPU Generator does not use
@@ -152,14 +153,21 @@ class Engine:
     def add(self, request_id: str, prompt_ids: Sequence[int], sampling: Sampling, seed: int) -> None:
         """Queue one answer to one prompt.
 
-        Raises ValueError when prompt and answer together are longer than the engine's sequences.
+        Raises ValueError when prompt and answer together are longer than the engine's sequences, and for whatever else
+        vLLM refuses, as a temperature above 2.
         """
+        from vllm.exceptions import VLLMClientError
+
         if len(prompt_ids) + sampling.max_tokens > self.model_length:
             raise ValueError(
                 f"{len(prompt_ids)} prompt tokens and up to {sampling.max_tokens} of the answer exceed the engine's "
                 f"{self.model_length}; raise sampler.maxModelLength"
             )
-        self._llm.add_request(request_id, {"prompt_token_ids": list(prompt_ids)}, _parameters(sampling, seed))
+        try:
+            [prompt] = self._llm.renderer.render_cmpl([{"prompt_token_ids": list(prompt_ids)}])
+            self._llm.add_request(request_id, prompt, _parameters(sampling, seed))
+        except VLLMClientError as error:
+            raise ValueError(f"vLLM refuses the request: {error}") from error
         if sampling.stop:
             self._detokenized.add(request_id)
 

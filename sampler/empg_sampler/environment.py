@@ -30,8 +30,8 @@ def variables(device: Device, given: Mapping[str, str], cpus: int) -> dict[str, 
         "VLLM_NO_USAGE_STATS": "1",
         "DO_NOT_TRACK": "1",
     }
-    # vLLM tells every detail of its start at INFO.
-    defaults = {"VLLM_LOGGING_LEVEL": "WARNING"}
+    # vLLM tells every detail of its start, and warns of each of the choices made here.
+    defaults = {"VLLM_LOGGING_LEVEL": "ERROR"}
     if device == "cpu":
         # The first request with log-probs compiles a kernel otherwise, which needs g++ and takes seconds.
         wanted["TORCHDYNAMO_DISABLE"] = "1"

@@ -87,8 +87,8 @@ class Sampler:
                 self._look_at = 0.0
         except Stopped:
             pass
-        finally:
-            self._release()
+        # Not after a crash: a dead sampler's claims count as failed, so that a unit that ends engines becomes void.
+        self._release()
         log.info("stopping: claims are released")
         return RETRY
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from sampler_runs import a_spec, policy_files, prompt_ids, write_policy
+from tiny_model import VOCABULARY
 
 from empg.rundir.plan import Sampling
 from empg_sampler.engine import Completion, Engine, Policy, engine_arguments
@@ -235,10 +236,20 @@ def test_a_seed_alone_decides_an_answer(served: tuple[Engine, Policy, Policy]) -
     assert len({completion.token_ids for completion in first}) == len(first)
 
 
-def test_a_request_that_is_too_long_is_refused(served: tuple[Engine, Policy, Policy]) -> None:
+@pytest.mark.parametrize(
+    ("prompt", "changes", "message"),
+    [
+        (prompt_ids(0, 330), {}, r"sampler\.maxModelLength"),
+        ((5, 2 * VOCABULARY), {}, "out of vocabulary"),
+        ((5, 6), {"temperature": 2.5}, r"temperature must be in \[0, 2\]"),
+    ],
+)
+def test_a_request_that_vllm_would_refuse_is_a_value_error(
+    served: tuple[Engine, Policy, Policy], prompt: tuple[int, ...], changes: dict[str, float], message: str
+) -> None:
     engine, _, _ = served
-    with pytest.raises(ValueError, match=r"sampler\.maxModelLength"):
-        engine.add("long", prompt_ids(0, 330), RANDOM, seed=0)
+    with pytest.raises(ValueError, match=message):
+        engine.add("bad", prompt, RANDOM.model_copy(update=changes), seed=0)
     assert engine.running == 0
 
 
