@@ -4,10 +4,11 @@ import json
 import subprocess
 import sys
 from collections import defaultdict
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from rundir_hammer import UNITS, answers, check_policy, the_plan
+from rundir_hammer import UNITS, WINS, answers, check_policy, the_plan
 
 from empg.rundir import keys, records
 from empg.rundir.claims import Claim
@@ -79,7 +80,16 @@ def test_every_unit_is_sealed_once_and_intact(hammered):
         assert sorted(unit.unit for unit in seal.units) == [unit.name for unit in plan.units]
         assert seal.void == ()
         rows = [row for unit in plan.units for row in answers(plan, unit.name)]
-        assert read_sealed(store, [plan], seal) == rows
+        assert [replace(row, rewards={}) for row in read_sealed(store, [plan], seal)] == rows
+
+
+def test_every_claim_had_one_winner(hammered, claims):
+    store, _ = hammered
+    wins = [key.split("/") for key in store.list(WINS)]
+    assert len(wins) >= 20 * len({iteration for _, iteration, _, _ in wins})
+    for _, iteration, name, incarnation in wins:
+        unit, attempt = keys.parse_attempt(name)
+        assert claims[int(iteration), unit][attempt].incarnation == incarnation
 
 
 def test_every_policy_is_whole_and_of_one_learner(hammered):
