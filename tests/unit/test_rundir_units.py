@@ -1,11 +1,16 @@
+import contextlib
 import dataclasses
 import hashlib
 
 import pytest
 from rundir_samples import RUN, a_plan, new_run, rows_of
+from small_volume import small_volume
 
+from empg.rundir.group import policies, publish_policy
+from empg.rundir.owner import LearnerOwner
 from empg.rundir.seal import Seal, SealedUnit, create_seal, read_seal, read_sealed
 from empg.rundir.units import CorruptUnit, commit, read_unit, reject
+from empg.store.base import StorageFull
 from empg.trajectory import to_parquet
 
 PLAN = a_plan()
@@ -143,3 +148,27 @@ def test_seals_of_another_place_are_refused(store):
         read_sealed(store, [PLAN.model_copy(update={"run": "uid-2"})], seal)
     with pytest.raises(Exception, match=r"seals units that no plan has: \['00-0000'\]"):
         read_sealed(store, [], seal)
+
+
+def test_a_full_volume_delays_commits_seals_and_policies_and_tears_none(tmp_path):
+    with small_volume(tmp_path):
+        store = new_run(tmp_path)
+        owner = LearnerOwner.acquire(store, "learner")
+        store.put("data/ballast", b"x" * 700_000)
+        with contextlib.suppress(OSError), open(tmp_path / "rest", "wb", buffering=0) as file:
+            while True:
+                file.write(b"x" * 4096)
+        before = store.list("")
+        for write in (
+            lambda: commit(store, PLAN, FIRST, 0, rows_of(PLAN, FIRST)),
+            lambda: create_seal(store, Seal(run=RUN, kind="rollout", iteration=3, units=())),
+            lambda: publish_policy(store, owner, 1, [("model.safetensors", b"w" * 9000)], {}),
+        ):
+            with pytest.raises(StorageFull, match="could not be written"):
+                write()
+        assert store.list("") == before
+        store.delete("data/ballast")
+        assert commit(store, PLAN, FIRST, 0, rows_of(PLAN, FIRST))
+        assert read_unit(store, PLAN, FIRST, 0)[0] == rows_of(PLAN, FIRST)
+        publish_policy(store, owner, 1, [("model.safetensors", b"w" * 9000)], {})
+        assert policies(store) == [1]

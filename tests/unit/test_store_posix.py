@@ -2,7 +2,6 @@ import errno
 import multiprocessing
 import os
 import stat
-import subprocess
 import threading
 import time
 from multiprocessing.connection import Connection
@@ -10,6 +9,7 @@ from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
 import pytest
+from small_volume import small_volume
 
 from empg.store.base import KeyExists, KeyMissing, StorageFull, StoreError, retry_when_full
 from empg.store.posix import PosixStore
@@ -206,33 +206,27 @@ def test_a_read_that_turned_stale_is_made_again(store, monkeypatch):
 
 
 @pytest.fixture
-def small_volume(tmp_path: Path):
-    """A file system of 1 MiB."""
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(tmp_path)], capture_output=True, text=True
-    )
-    if mounted.returncode:
-        pytest.skip(f"a small file system can't be mounted here: {mounted.stderr.strip()}")
-    yield tmp_path
-    subprocess.run(["umount", str(tmp_path)], check=True)
+def volume(tmp_path: Path):
+    with small_volume(tmp_path) as path:
+        yield path
 
 
-def test_a_full_volume_refuses_loudly_and_goes_on_when_there_is_room(small_volume):
-    store = PosixStore(small_volume)
+def test_a_full_volume_refuses_loudly_and_goes_on_when_there_is_room(volume):
+    store = PosixStore(volume)
     store.put("ballast", b"x" * 700_000)
     data = os.urandom(500_000)
     for write in (store.create, store.put):
         with pytest.raises(StorageFull, match=r"units/one could not be written .* free space"):
             write("units/one", data)
     assert store.list("") == ["ballast"]
-    assert [path.name for path in small_volume.rglob("*") if path.is_file()] == ["ballast"]
+    assert [path.name for path in volume.rglob("*") if path.is_file()] == ["ballast"]
     store.delete("ballast")
     store.create("units/one", data)
     assert store.get("units/one") == data
 
 
-def test_waiting_for_room(small_volume, caplog):
-    store = PosixStore(small_volume)
+def test_waiting_for_room(volume, caplog):
+    store = PosixStore(volume)
     store.put("ballast", b"x" * 700_000)
     threading.Timer(0.3, store.delete, ["ballast"]).start()
     retry_when_full(lambda: store.create("key", b"y" * 500_000), 10, pause=0.05)
