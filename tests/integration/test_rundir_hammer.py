@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from rundir_hammer import UNITS, WINS, answers, check_policy, the_plan
+from rundir_roles import UNITS, WINS, answers, check_policy, the_plan
 
 from empg.rundir import keys, records
 from empg.rundir.claims import Claim
