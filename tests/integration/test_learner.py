@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -49,10 +50,16 @@ class Directory:
         run = {"apiVersion": "empg.dev/v1alpha1", "kind": "EMPGRun", "metadata": {"name": "t"}, "spec": self.spec}
         self.store.put("manifest.json", json.dumps(run).encode())
 
-    def start(self, *arguments):
+    def start(self, *arguments, **environment):
         return subprocess.Popen(
             [sys.executable, "-m", "empg_trainer.main", str(self.root), *arguments],
-            env={**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONWARNINGS": "ignore"},
+            env={
+                **os.environ,
+                "OMP_NUM_THREADS": "1",
+                "HF_HUB_OFFLINE": "1",
+                "PYTHONWARNINGS": "ignore",
+                **environment,
+            },
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,
@@ -281,3 +288,19 @@ def test_an_evaluation_that_nobody_makes_is_recorded_as_missing(tmp_path):
     assert code == 0, said
     assert read_final(directory.store).evaluations == {0: None, 1: None}
     assert all(result.missing for result in read_results(directory.store).values())
+
+
+def test_two_nodes_meet_and_train(undisturbed, tmp_path):
+    directory = Directory(tmp_path, learner={"nodes": 2, "zeroStage": 1}, em={"iterations": 1})
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    with ScriptedSampler(directory.store):
+        nodes = [
+            directory.start(MASTER_ADDR="127.0.0.1", MASTER_PORT=port, JOB_COMPLETION_INDEX=str(index))
+            for index in (0, 1)
+        ]
+        ends = [directory.ended(node) for node in nodes]
+    assert [code for code, _ in ends] == [0, 0], ends
+    ours, theirs = (read_metrics(d.store)[0]["loss"] for d in (directory, undisturbed))
+    assert ours == pytest.approx(theirs, rel=1e-5)

@@ -112,13 +112,14 @@ class Leader:
         return bare, Sampled(iteration, sampling.temperature, sampling.max_tokens)
 
     def judge(self, result: StepResult, learning_rate: float, seconds: float) -> None:
-        """Look at what the M-step did before it is published. Diverged if a guard was left."""
+        """Look at what the M-step did before it is published. Diverged if a guard was left, Fenced if we must not."""
         assert self._rollout is not None, "sample comes first"
         iteration = self._rollout.seal.iteration
         graded = sum(row.verdict.trains for row in self._rollout.rows)
         self._figures |= {**trained_figures(result, graded, learning_rate), "seconds_learning": seconds}
         history = [figures for t, figures in sorted(self._history.items()) if t < iteration]
         check_guards(self._spec.guards, history, self._figures)
+        self.owner.check()  # Here the other ranks still hear of it; while publishing, only rank 0 does.
         self.report("publishing", iteration)
 
     def finish(self, iteration: int, diverged: bool, seconds: Figures) -> None:

@@ -81,7 +81,7 @@ def load_weights(model: PreTrainedModel, store: Store, iteration: int) -> None:
     parameters = dict(model.named_parameters())
     found = set()
     with torch.no_grad():
-        for name, tensor in read_tensors(store, prefix, read_state(store, iteration), "weight"):
+        for name, tensor in read_tensors(store, prefix, read_state(store, iteration), "weight-"):
             if name not in parameters or parameters[name].shape != tensor.shape:
                 raise CorruptGroup(prefix, f"holds {name} {tuple(tensor.shape)}, which the model does not have")
             parameters[name].copy_(tensor)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import ctypes
 import logging
 import os
 import signal
@@ -20,6 +21,9 @@ from empg_trainer.arguments import parser, spec_file
 from empg_trainer.stop import Stop
 
 logger = logging.getLogger("empg_trainer")
+
+PR_SET_PDEATHSIG = 1
+"""From Linux's sys/prctl.h."""
 
 
 def run(args: argparse.Namespace) -> int:
@@ -78,8 +82,17 @@ def leave_on_sigterm() -> None:
     threading.Thread(target=wait, name="sigterm", daemon=True).start()
 
 
+def die_with_launcher() -> None:
+    """Have the kernel kill this rank when its launcher dies, so that a killed launcher leaves no rank on the GPUs."""
+    launcher = os.getppid()
+    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != launcher:
+        os._exit(exit_codes.RETRY)  # It died just before.
+
+
 def main() -> None:
     """Entry point of a rank that the launcher started."""
+    die_with_launcher()
     code = run(parser().parse_args())
     logging.shutdown()
     # Interpreter shutdown would wait for peers that may be gone.

@@ -1,0 +1,42 @@
+"""One exit code for many ranks, and how nodes find each other."""
+
+import pytest
+
+from empg_trainer.launcher import gravest, rendezvous
+
+
+@pytest.mark.parametrize(
+    ("codes", "expected"),
+    [
+        ([], 0),
+        ([0, 0], 0),
+        ([75, 0], 75),
+        ([75, 1], 1),
+        ([1, 64, 75], 64),
+        ([1, 64, 65], 65),
+        ([-9, 1], 137),
+        ([-15, 75], 143),
+    ],
+)
+def test_the_gravest_code_wins(codes, expected):
+    assert gravest(codes) == expected
+
+
+def test_one_node_needs_no_environment():
+    assert rendezvous({}, 1) == (0, "localhost:0")
+
+
+def test_nodes_meet_at_the_master():
+    assert rendezvous({"MASTER_ADDR": "run-0.run", "JOB_COMPLETION_INDEX": "1"}, 2) == (1, "run-0.run:29400")
+    assert rendezvous({"MASTER_ADDR": "a", "MASTER_PORT": "5", "NODE_RANK": "0"}, 2) == (0, "a:5")
+
+
+@pytest.mark.parametrize("environment", [{}, {"MASTER_ADDR": "a"}, {"NODE_RANK": "0"}])
+def test_missing_variables_are_named(environment):
+    with pytest.raises(ValueError, match="MASTER_ADDR"):
+        rendezvous(environment, 2)
+
+
+def test_a_node_beyond_the_last_is_refused():
+    with pytest.raises(ValueError, match=r"learner\.nodes: 2"):
+        rendezvous({"MASTER_ADDR": "a", "NODE_RANK": "2"}, 2)
