@@ -65,17 +65,18 @@ def target_policy(
     return max(missed, default=newest)
 
 
-def in_order(board: Board, policy: int, sampler: str) -> list[OpenUnit]:
+def in_order(board: Board, policy: int, sampler: str, *, leaving: bool = False) -> list[OpenUnit]:
     """Units that may be claimed with this policy, best first.
 
     Rollouts come before evaluations: the learner waits for rollouts, and evaluations fill the time in which it trains.
-    Earlier iterations come first. Within a round, samplers start at different places, so that they do not all race for
-    the same unit.
+    `leaving`: there is a newer policy, and the evaluations of this one keep us from it; they come first then. Earlier
+    iterations come first. Within a round, samplers start at different places, so that they do not all race for the same
+    unit.
     """
 
     def place(unit: OpenUnit) -> tuple[bool, int, int, bytes]:
         spread = hashlib.blake2b(f"{sampler}|{unit.unit.name}".encode(), digest_size=8).digest()
-        return unit.plan.kind == "eval", unit.plan.iteration, unit.plan.round, spread
+        return (unit.plan.kind == "eval") is not leaving, unit.plan.iteration, unit.plan.round, spread
 
     return sorted((unit for unit in board.open if admits(unit.plan, policy)), key=place)
 

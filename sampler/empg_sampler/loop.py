@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from dataclasses import dataclass, field
+from functools import partial
 
 from empg.exit_codes import OK, RETRY
 from empg.rundir.claims import Claim, claim, fail, release
@@ -65,12 +66,13 @@ class Sampler:
     sleeps: bool
     """Whether to give the GPU up while the learner trains."""
     stop: threading.Event
-    works: dict[tuple[object, ...], Work] = field(default_factory=dict)
-    """Units in hand, by the first four fields of their answers."""
-    _refused: dict[int, float] = field(default_factory=dict)
+    works: dict[tuple[str, int, str, int], Work] = field(init=False, default_factory=dict)
+    """Units in hand, by their `key`."""
+    _refused: dict[int, float] = field(init=False, default_factory=dict)
     """When a refused policy may be tried again."""
-    _asleep: bool = False
-    _look_at: float = 0.0
+    _asleep: bool = field(init=False, default=False)
+    _look_at: float = field(init=False, default=0.0)
+    """When to look at the run directory again (monotonic seconds)."""
 
     def run(self) -> int:
         """Work until the run is finished (0) or until asked to stop or to start anew (75)."""
@@ -106,16 +108,16 @@ class Sampler:
             log.info("the plan needs longer sequences than this engine has: starting anew with the newest spec")
             return RETRY
         if not self._resting():
-            self._serve(board)
+            now = time.monotonic()
+            available = {version for version in self.surveyor.policies() if self._refused.get(version, now) <= now}
+            self._serve(board, available)
             if not self._asleep:
-                self._claim(board)
+                self._claim(board, leaving=max(available, default=0) > self.engine.version)
         self._look_at = time.monotonic() + max(LOOK_SECONDS, (time.monotonic() - start) / LOOK_SHARE)
         return None
 
-    def _serve(self, board: Board) -> None:
+    def _serve(self, board: Board, available: set[int]) -> None:
         """Swap to another policy, if one is better."""
-        now = time.monotonic()
-        available = {version for version in self.surveyor.policies() if self._refused.get(version, now) <= now}
         version = target_policy(self.engine.version, available, board, self._generating, steady=self.deterministic)
         if version == self.engine.version and not self._asleep:
             return
@@ -149,12 +151,12 @@ class Sampler:
             self.pulse.say(policy=self.engine.version, detail="asleep")
         return learning
 
-    def _claim(self, board: Board) -> None:
+    def _claim(self, board: Board, *, leaving: bool) -> None:
         """Take units, so that the engine is busy and every sampler has its share."""
         version, mine = self.engine.version, len(self._generating)
         allowed = 1 - mine if self.deterministic else claims_allowed(board, version, mine, self.surveyor.samplers)
         free = self.max_sequences - self.engine.running
-        for candidate in in_order(board, version, self.id):
+        for candidate in in_order(board, version, self.id, leaving=leaving):
             if allowed <= 0 or free <= 0 or self.stop.is_set():
                 return
             plan, unit, attempt = candidate.plan, candidate.unit, candidate.attempt
@@ -223,11 +225,7 @@ class Sampler:
         complete = [work for work in self.works.values() if work.done]
         for work in complete:
             rows = work.rows()
-            plan, name, attempt = work.plan, work.unit.name, work.attempt
-
-            def publish(plan: Plan = plan, name: str = name, attempt: int = attempt, rows: list = rows) -> bool:
-                return commit(self.store, plan, name, attempt, rows)
-
+            publish = partial(commit, self.store, work.plan, work.unit.name, work.attempt, rows)
             committed = retry_when_full(publish, FULL_SECONDS, sleep=self._pause)
             self._forget(work, "committed" if committed else "late")
             self.pulse.committed()

@@ -21,4 +21,7 @@ SWAP_SECONDS = Histogram(
 
 def serve(port: int) -> None:
     """Answer `/metrics` on all interfaces; OSError if the port is taken."""
-    start_http_server(port)
+    try:
+        start_http_server(port)
+    except OSError as error:
+        raise OSError(error.errno, f"sampler.metricsPort {port}: {error.strerror}; choose another") from error

@@ -8,7 +8,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,14 +62,14 @@ def a_spec(**sampler: object) -> RunSpec:
     )
 
 
-def a_plan(units: int, *, iteration: int = 0, kind: str = "rollout", **changes: object) -> Plan:
+def a_plan(units: int, *, iteration: int = 0, kind: str = "rollout", round: int = 0, **changes: object) -> Plan:
     """Units of two prompts with four answers each."""
     return Plan.model_validate(
         {
             "run": RUN,
             "kind": kind,
             "iteration": iteration,
-            "round": 0,
+            "round": round,
             "min_policy": iteration,
             "max_policy": iteration if kind == "eval" else None,
             "seed": 0,
@@ -78,7 +79,7 @@ def a_plan(units: int, *, iteration: int = 0, kind: str = "rollout", **changes: 
             "task": "dataset",
             "units": tuple(
                 Unit(
-                    name=f"00-{unit:04d}",
+                    name=f"{round:02d}-{unit:04d}",
                     prompts=tuple(
                         PlannedPrompt(prompt_id=f"p{i}", prompt=f"p{i}", prompt_ids=prompt_ids(i), gold="A")
                         for i in (2 * unit, 2 * unit + 1)
@@ -125,8 +126,25 @@ class Process:
         return self.popen.wait(seconds), time.monotonic() - start
 
 
+@contextmanager
+def launcher() -> Iterator[Callable[..., Process]]:
+    """`start`, whose processes don't outlive the context."""
+    started: list[Process] = []
+
+    def launch(store: PosixStore, sampler: str, *arguments: str) -> Process:
+        started.append(start(store, sampler, *arguments))
+        return started[-1]
+
+    try:
+        yield launch
+    finally:
+        for process in started:
+            process.popen.kill()
+            process.popen.wait()
+
+
 def start(store: PosixStore, sampler: str, *arguments: str) -> Process:
-    log = store.root.parent / f"{sampler}.log"
+    log = store.root.parent / f"{sampler.replace('/', '-')}.log"
     with log.open("ab") as output:
         popen = subprocess.Popen(
             [sys.executable, "-m", "empg_sampler.main", str(store.root), "--id", sampler, *arguments],

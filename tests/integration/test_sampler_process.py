@@ -4,18 +4,20 @@ import signal
 import time
 import urllib.request
 from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from sampler_runs import a_plan, new_run, publish, start, until
+from sampler_runs import RUN, Process, a_plan, a_spec, launcher, new_run, publish, until
 
-from empg.exit_codes import OK, RETRY
+from empg.exit_codes import OK, RETRY, SPEC
 from empg.rundir.claims import Claim, survey
 from empg.rundir.final import Final, write_final
 from empg.rundir.heartbeat import Liveness, read_record
 from empg.rundir.plan import Plan, Sampling
 from empg.rundir.plans import create_plan
 from empg.rundir.records import read
+from empg.rundir.specs import write_spec
 from empg.rundir.units import read_unit
 from empg.store.posix import PosixStore
 from empg.trajectory import Trajectory
@@ -24,6 +26,12 @@ pytestmark = pytest.mark.slow
 
 LONG = Sampling(temperature=1, top_p=1, top_k=0, max_tokens=150)
 PORT = 19421
+
+
+@pytest.fixture
+def launch() -> Iterator[Callable[..., Process]]:
+    with launcher() as launch:
+        yield launch
 
 
 def statuses(store: PosixStore, plan: Plan) -> Counter[str]:
@@ -46,12 +54,16 @@ def committers(store: PosixStore, plan: Plan) -> Counter[str]:
     )
 
 
+def finish(store: PosixStore) -> None:
+    write_final(store, Final(run=RUN, iterations=2, policy=0, evaluations={}))
+
+
 def ready(store: PosixStore, sampler: str) -> bool:
     record = read_record(store, sampler)
     return record is not None and record.policy is not None
 
 
-def test_one_sampler_does_all_there_is_to_do(tmp_path: Path) -> None:
+def test_one_sampler_does_all_there_is_to_do(tmp_path: Path, launch: Callable[..., Process]) -> None:
     store = new_run(tmp_path / "run")
     rollout, greedy = (
         a_plan(3),
@@ -59,7 +71,7 @@ def test_one_sampler_does_all_there_is_to_do(tmp_path: Path) -> None:
     )
     for plan in (rollout, greedy):
         create_plan(store, plan)
-    sampler = start(store, "a", "--metrics-port", str(PORT))
+    sampler = launch(store, "a", "--metrics-port", str(PORT))
     until(lambda: committed(store, rollout, greedy), sampler)
     answers = rows(store, rollout)
     assert len(answers) == 3 * 2 * 4
@@ -89,13 +101,36 @@ def test_one_sampler_does_all_there_is_to_do(tmp_path: Path) -> None:
     publish(store, 3)
     until(lambda: read_record(store, "a").policy == 3, sampler)
 
-    write_final(store, Final(run=rollout.run, iterations=2, policy=3, evaluations={}))
-    assert sampler.popen.wait(10) == OK
+    # Longer than this engine's sequences: the unit fails and says why.
+    longer = LONG.model_copy(update={"max_tokens": 400})
+    too_long = a_plan(1, iteration=2, min_policy=0, sampling=longer)
+    create_plan(store, too_long)
+    until(lambda: statuses(store, too_long)["void"] == 1, sampler)
+    assert "sampler.maxModelLength" in read(store, "rollout/000002/claims/00-0000.2", Claim).reason
+    # Where a newer spec has room for it, the sampler starts anew.
+    write_spec(store, 3, a_spec(max_tokens=LONG.max_tokens))
+    create_plan(store, a_plan(1, iteration=3, min_policy=0, sampling=longer))
+    assert sampler.popen.wait(10) == RETRY
 
 
-def test_two_samplers_share_stop_and_take_over(tmp_path: Path) -> None:
+def test_a_finished_run_and_a_wrong_command_line_end_at_once(tmp_path: Path, launch: Callable[..., Process]) -> None:
+    store = new_run(tmp_path / "run")
+    finish(store)
+    assert launch(store, "a").popen.wait(10) == OK
+    assert launch(store, "no/id").popen.wait(10) == SPEC
+    assert launch(PosixStore(tmp_path / "absent"), "a").popen.wait(10) == SPEC
+
+
+def test_engine_arguments_that_vllm_refuses_are_a_wrong_spec(tmp_path: Path, launch: Callable[..., Process]) -> None:
+    store = new_run(tmp_path / "run", max_tokens=400)
+    sampler = launch(store, "a")
+    assert sampler.popen.wait(120) == SPEC
+    assert "max_model_len" in sampler.log.read_text()
+
+
+def test_two_samplers_share_stop_and_take_over(tmp_path: Path, launch: Callable[..., Process]) -> None:
     store = new_run(tmp_path / "run", max_tokens=150, max_concurrent_sequences=8)
-    samplers = {name: start(store, name) for name in ("a", "b")}
+    samplers = {name: launch(store, name) for name in ("a", "b")}
     until(lambda: all(ready(store, name) for name in samplers), *samplers.values())
     time.sleep(2.5)  # both have seen the other's heart beat
     plan = a_plan(8)
@@ -117,7 +152,7 @@ def test_two_samplers_share_stop_and_take_over(tmp_path: Path) -> None:
     until(lambda: any(c.sampler == "b" and c.state == "held" for c in _claims(store)), samplers["b"])
     held_by_b = {c.incarnation for c in _claims(store) if c.sampler == "b"}
     samplers["b"].stop(signal.SIGKILL, 10)
-    again = start(store, "b")
+    again = launch(store, "b")
     until(lambda: committed(store, long), again)
     assert len(rows(store, long)) == 6 * 2 * 32
     assert read_record(store, "b").incarnation not in held_by_b
@@ -129,7 +164,7 @@ def _claims(store: PosixStore) -> list[Claim]:
     return [read(store, key, Claim) for key in store.list("rollout/000001/claims")]
 
 
-def test_deterministic_samplers_agree_to_the_bit(tmp_path: Path) -> None:
+def test_deterministic_samplers_agree_to_the_bit(tmp_path: Path, launch: Callable[..., Process]) -> None:
     plan = a_plan(4)
     found = []
     # Their names have them start at different units, and the second has other work before.
@@ -139,8 +174,9 @@ def test_deterministic_samplers_agree_to_the_bit(tmp_path: Path) -> None:
         if before:
             create_plan(store, earlier)
         create_plan(store, plan)
-        sampler = start(store, name)
+        sampler = launch(store, name)
         until(lambda: committed(store, plan), sampler)  # noqa: B023 - called at once
         found.append([(row.response_ids, row.logprobs, row.reward) for row in rows(store, plan)])
-        sampler.stop(signal.SIGKILL, 10)
+        finish(store)
+        assert sampler.popen.wait(10) == OK
     assert found[0] == found[1]

@@ -50,6 +50,12 @@ def test_rollouts_come_before_evaluations_and_earlier_iterations_first() -> None
     assert order == [("rollout", 3)] * 2 + [("rollout", 4)] * 2 + [("eval", 3)]
 
 
+def test_evaluations_come_first_when_they_keep_from_a_newer_policy() -> None:
+    seen = board(rollout(3), evaluation(3))
+    kinds = [unit.plan.kind for unit in in_order(seen, 3, "a", leaving=True)]
+    assert kinds == ["eval", "rollout", "rollout"]
+
+
 def test_units_of_other_policies_are_left_out() -> None:
     seen = board(evaluation(2), evaluation(3), rollout(4), rollout(3))
     assert {unit.plan.iteration for unit in in_order(seen, 3, "a")} == {3}
