@@ -4,10 +4,6 @@ import json
 
 import pytest
 import torch
-from empg_trainer.attention import PACKED
-from empg_trainer.import_model import check, import_model
-from empg_trainer.models import load_policy, load_tokenizer
-from empg_trainer.shards import divide
 from tiny_model import save_tiny_model, tiny_config, tiny_model
 from transformers import AutoModelForCausalLM, Gemma2Config, Gemma2ForCausalLM
 
@@ -15,6 +11,10 @@ from empg.api.model import FromRun, ModelSpec
 from empg.rundir.identity import Identity, prepare
 from empg.rundir.owner import LearnerOwner
 from empg.store.posix import PosixStore
+from empg_trainer.attention import PACKED
+from empg_trainer.import_model import check, import_model
+from empg_trainer.models import load_policy, load_tokenizer
+from empg_trainer.shards import divide
 
 
 def run_directory(root):

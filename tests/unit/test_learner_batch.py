@@ -1,6 +1,6 @@
 """Tensors of a micro-batch."""
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from empg.trajectory import Trajectory
@@ -44,6 +44,7 @@ def test_two_sequences():
 TOKENS = st.lists(st.integers(0, 99), min_size=1, max_size=9)
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(TOKENS, TOKENS), min_size=1, max_size=6))
 def test_every_response_token_follows_its_predecessor(pairs):
     rows = [trajectory(*pair) for pair in pairs]

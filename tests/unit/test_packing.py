@@ -1,7 +1,7 @@
 """Packing: every sequence once, budget kept, ranks in step, few micro-batches, the same result everywhere."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from empg_trainer.packing import pack
@@ -9,6 +9,7 @@ from empg_trainer.packing import pack
 LENGTHS = st.lists(st.integers(1, 300), max_size=120)
 
 
+@settings(deadline=None)
 @given(LENGTHS, st.integers(1, 9), st.integers(1, 256))
 def test_every_sequence_is_packed_exactly_once(lengths, world, budget):
     packing = pack(lengths, world, budget)
@@ -16,6 +17,7 @@ def test_every_sequence_is_packed_exactly_once(lengths, world, budget):
     assert indices == list(range(len(lengths)))
 
 
+@settings(deadline=None)
 @given(LENGTHS, st.integers(1, 9), st.integers(1, 256))
 def test_ranks_run_the_same_number_of_micro_batches(lengths, world, budget):
     packing = pack(lengths, world, budget)
@@ -23,6 +25,7 @@ def test_ranks_run_the_same_number_of_micro_batches(lengths, world, budget):
     assert len({len(rank) for rank in packing}) == 1
 
 
+@settings(deadline=None)
 @given(LENGTHS, st.integers(1, 9), st.integers(1, 256))
 def test_budget_holds_except_for_a_single_longer_sequence(lengths, world, budget):
     for rank in pack(lengths, world, budget):
@@ -30,6 +33,7 @@ def test_budget_holds_except_for_a_single_longer_sequence(lengths, world, budget
             assert sum(lengths[i] for i in part) <= budget or len(part) == 1
 
 
+@settings(deadline=None)
 @given(LENGTHS, st.integers(1, 9), st.integers(1, 256))
 def test_micro_batches_stay_empty_only_when_sequences_run_out(lengths, world, budget):
     parts = [part for rank in pack(lengths, world, budget) for part in rank]
@@ -39,6 +43,7 @@ def test_micro_batches_stay_empty_only_when_sequences_run_out(lengths, world, bu
         assert all(len(part) <= 1 for part in parts)
 
 
+@settings(deadline=None)
 @given(LENGTHS, st.integers(1, 256))
 def test_at_most_one_micro_batch_of_a_single_rank_is_half_empty(lengths, budget):
     packing = pack(lengths, 1, budget)
@@ -46,6 +51,7 @@ def test_at_most_one_micro_batch_of_a_single_rank_is_half_empty(lengths, budget)
     assert sum(2 * load <= budget for load in loads) <= 1
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(1, 64), min_size=32, max_size=200), st.integers(2, 8))
 def test_ranks_carry_similar_loads(lengths, world):
     loads = [sum(lengths[i] for part in rank for i in part) for rank in pack(lengths, world, 128)]
