@@ -11,6 +11,7 @@ from functools import partial
 from empg.exit_codes import OK, RETRY
 from empg.rundir.claims import Claim, claim, fail, release
 from empg.rundir.plan import Plan
+from empg.rundir.probe import echo
 from empg.rundir.progress import read_progress
 from empg.rundir.specs import newest_spec
 from empg.rundir.units import commit
@@ -100,6 +101,7 @@ class Sampler:
         if finished(self.store):
             log.info("the run is finished")
             return OK
+        echo(self.store)
         board = self.surveyor.board()
         for work in list(self.works.values()):
             if (work.plan.kind, work.plan.iteration) not in board.iterations:

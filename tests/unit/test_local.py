@@ -73,7 +73,11 @@ def test_one_gpu_is_shared_in_turns() -> None:
     shares = share_out(spec(), 8, (0,))
     assert shares.samplers[0].devices == shares.learner.devices == (0,)
     assert shares.gpu_is_shared
-    assert shares.learner.environment(True) == {"OMP_NUM_THREADS": "8", "CUDA_VISIBLE_DEVICES": "0"}
+    assert shares.learner.environment(True) == {
+        "OMP_NUM_THREADS": "8",
+        "OMP_WAIT_POLICY": "PASSIVE",
+        "CUDA_VISIBLE_DEVICES": "0",
+    }
 
 
 @pytest.mark.parametrize(

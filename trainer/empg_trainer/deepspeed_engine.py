@@ -45,11 +45,6 @@ class ClippingAdamW(torch.optim.AdamW):
 def configuration(learner: LearnerSpec, optimizer: OptimizerSpec) -> dict[str, Any]:
     """DeepSpeed's configuration. Accumulation is ours: any number of ``backward`` calls, then one ``step``."""
     stage = learner.zero_stage
-    if stage == 0 and learner.precision == "bfloat16":
-        raise ValueError(
-            "learner.zeroStage: 0 would sum bfloat16 gradients in bfloat16; "
-            "set learner.zeroStage: 1 or learner.precision: float32"
-        )
     zero: dict[str, Any] = {"stage": stage, "overlap_comm": False}
     if learner.offload != "none":
         zero["offload_optimizer"] = {"device": "cpu", "pin_memory": torch.cuda.is_available()}

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from empg.api.load import load_run
+from empg.api.load import InvalidManifest, load_run
 from empg.api.run import RunSpec, spec_digest
 from empg.planner import plan_rollout
 from empg.rundir.final import Final, write_final
@@ -18,6 +18,7 @@ from empg.rundir.identity import Identity
 from empg.rundir.metrics import read_metrics, write_metrics
 from empg.rundir.owner import LearnerOwner
 from empg.rundir.plans import create_plan, planned, read_plans
+from empg.rundir.probe import lease_warning, ping
 from empg.rundir.progress import Phase, Progress, write_progress
 from empg.rundir.retention import retain
 from empg.rundir.specs import write_spec
@@ -58,6 +59,7 @@ class Leader:
         self._rollout: Rollout | None = None
         self._figures: Figures = {}
         self._ticked = 0.0
+        self._visibility_known = False
         self._metrics = LearnerMetrics()
         if spec.learner.metrics_port:
             self._metrics.serve(spec.learner.metrics_port)
@@ -98,6 +100,7 @@ class Leader:
 
             wait_for_units(watch, self._spec.learner.deadline_seconds, tick)
             waited = time.monotonic()
+            self._measure_visibility()
             rollout = watch.close()
         rows = training_rows(rollout, self._spec.guards)
         self._rollout = rollout
@@ -187,8 +190,23 @@ class Leader:
             ),
         )
 
+    def _measure_visibility(self) -> None:
+        """Once, when samplers are known to be there: how long do they need to see a new file?"""
+        if self._visibility_known:
+            return
+        self._visibility_known = True
+        lease = self._spec.sampler.lease_seconds
+        delay = ping(self._store, timeout=lease)
+        if delay is None:
+            logger.warning("no sampler saw a new file within sampler.leaseSeconds (%g s)", lease)
+        elif warning := lease_warning(lease, delay):
+            logger.warning("%s", warning)
+
     def _read_manifest(self) -> RunSpec:
-        spec = load_run(self._spec_file).spec
+        try:
+            spec = load_run(self._spec_file).spec
+        except InvalidManifest as error:
+            raise BadSpec(str(error)) from error
         if spec_digest(spec) != self._identity.spec_digest:
             raise BadSpec(f"{self._spec_file}: an immutable field was changed; change it back, or start a new run")
         return spec

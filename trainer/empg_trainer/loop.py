@@ -6,6 +6,7 @@ broadcast what to do.
 
 from __future__ import annotations
 
+import logging
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +15,10 @@ import torch
 
 from empg.api.run import EMPGRun, RunSpec
 from empg.local.prepare import prepare_directory
+from empg.rundir import keys
 from empg.rundir.group import newest_policy, states
 from empg.rundir.owner import LearnerOwner
+from empg.rundir.probe import probe
 from empg.store.base import Store
 from empg.tasks.snapshot import open_task
 from empg.tasks.source import Task
@@ -26,6 +29,8 @@ from empg_trainer.leader import Leader
 from empg_trainer.models import load_tokenizer
 from empg_trainer.stop import BadSpec
 from empg_trainer.trainer import Trainer
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -85,6 +90,8 @@ def appoint(start: Start) -> tuple[Leader, Origin]:
     """Take the run directory over and bring model and task into it. BadSpec if the manifest can't be trained."""
     spec, store = start.run.spec, start.store
     try:
+        for warning in probe(store.local(keys.RUN).parent).warnings():
+            logger.warning("%s", warning)
         identity = prepare_directory(store, start.run)
         owner = LearnerOwner.acquire(store, start.name)
         if newest_policy(store) is None:

@@ -24,8 +24,10 @@ from empg_trainer.stop import Diverged, Stop
 
 logger = logging.getLogger(__name__)
 
-POLL_SECONDS = (0.05, 1.0)
-"""Shortest pause between two looks at the units, and longest, after looks that found nothing new."""
+POLL_SECONDS = (0.02, 1.0)
+"""Shortest pause between two looks at the units, and longest."""
+POLL_SHARE = 0.05
+"""Pause as a share of the time since something new was found, which bounds what waiting adds to an iteration."""
 
 
 @dataclass(frozen=True)
@@ -110,8 +112,7 @@ def wait_for_units(watch: UnitWatch, deadline_seconds: float, tick: Callable[[Un
     Raises:
         Stop: the deadline passed (exit code 75).
     """
-    started = time.monotonic()
-    pause = POLL_SECONDS[0]
+    started = news = time.monotonic()
     while True:
         before = watch.settled
         watch.look()
@@ -123,8 +124,9 @@ def wait_for_units(watch: UnitWatch, deadline_seconds: float, tick: Callable[[Un
                 f"iteration {watch.plans[0].iteration}: {watch.total - watch.settled} of {watch.total} units are not "
                 f"there after {deadline_seconds:g} s (learner.deadlineSeconds); are samplers running?"
             )
-        pause = POLL_SECONDS[0] if watch.settled > before else min(POLL_SECONDS[1], pause * 1.5)
-        time.sleep(pause)
+        now = time.monotonic()
+        news = now if watch.settled > before else news
+        time.sleep(min(max(POLL_SHARE * (now - news), POLL_SECONDS[0]), POLL_SECONDS[1]))
 
 
 def training_rows(rollout: Rollout, guards: GuardsSpec) -> list[Trajectory]:

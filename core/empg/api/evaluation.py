@@ -14,7 +14,7 @@ class EvaluationSpec(Spec):
     """Held-out problems. 0: no evaluation."""
     samples: int = field(0, change="live", ge=0, le=1024)
     """Answers per problem for avg@k. 0: greedy only."""
-    temperature: float = field(1.0, change="live", gt=0, le=10)
+    temperature: float = field(1.0, change="live", ge=0.01, le=2)
     """Sampling temperature for avg@k."""
     prompts_per_unit: int = field(64, change="live", ge=1, le=65536)
     """Problems in one unit of work."""

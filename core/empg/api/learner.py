@@ -41,6 +41,11 @@ class LearnerSpec(Spec):
     def _offload_fits(self) -> Self:
         if self.offload == "optimizer-and-parameters" and self.zero_stage != 3:
             raise ValueError("learner.offload: optimizer-and-parameters needs learner.zeroStage: 3")
+        if self.zero_stage == 0 and self.precision == "bfloat16":
+            raise ValueError(
+                "learner.zeroStage: 0 would sum bfloat16 gradients in bfloat16; set learner.zeroStage: 1 or "
+                "learner.precision: float32"
+            )
         if self.offload == "optimizer" and self.zero_stage == 0:
             raise ValueError("learner.offload: optimizer needs learner.zeroStage 1, 2 or 3")
         if self.devices and len(self.devices) != self.processes:

@@ -14,8 +14,8 @@ class SamplerSpec(Spec):
     """Sampler processes (pods)."""
     devices: tuple[int, ...] = field((), change="rolls-samplers", max_length=64)
     """GPU indices for samplers on one machine, shared out in order. Empty: all GPUs that the learner does not use."""
-    temperature: float = field(1.0, change="live", gt=0, le=10)
-    """Sampling temperature."""
+    temperature: float = field(1.0, change="live", ge=0.01, le=2)
+    """Sampling temperature, within the bounds that vLLM keeps to."""
     top_p: float = field(1.0, change="live", gt=0, le=1)
     """Nucleus mass. Below 1 the objective must not use importance ratios."""
     top_k: int = field(0, change="live", ge=0, le=1_000_000)

@@ -19,7 +19,8 @@ class Share:
 
     def environment(self, has_gpus: bool) -> dict[str, str]:
         """Environment variables that keep a process within its share."""
-        variables = {"OMP_NUM_THREADS": str(self.threads)}
+        # Threads that spin at a barrier take the core from the one they wait for as soon as anybody else needs a core.
+        variables = {"OMP_NUM_THREADS": str(self.threads), "OMP_WAIT_POLICY": "PASSIVE"}
         if has_gpus:
             variables["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, self.devices))
         return variables
