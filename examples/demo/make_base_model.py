@@ -1,7 +1,9 @@
-"""Makes the demo's base model: a small Qwen2 that answers four in ten of the arithmetic task's held-out problems.
+"""Makes the demo's base model: a small Qwen2 that can calculate, but misreads every other question.
 
-Supervised warm-up on the task's own reference solutions, stopped early: left alone it would solve the task, and
-reinforcement learning would have nothing to do. A few minutes on two CPU cores.
+Supervised warm-up on worked solutions of the arithmetic task. In half of them the writer was in a hurry and took the
+last step the wrong way round, adding what is to be subtracted. So the model learned both ways, as models learn both
+good and bad habits from the web, and which one to prefer is for reinforcement learning to find out. It stops while its
+calculations still have errors. A few minutes on two CPU cores.
 
     python examples/demo/make_base_model.py --out examples/demo/base-model
 """
@@ -10,6 +12,8 @@ from __future__ import annotations
 
 import argparse
 import copy
+import random
+import re
 import time
 from pathlib import Path
 
@@ -21,6 +25,8 @@ from empg.tasks.arithmetic import Arithmetic
 VOCABULARY, LONGEST_TEXT, LONGEST_ANSWER = 384, 1024, 40
 BATCH, LEARNING_RATE, WARMUP_STEPS = 128, 3e-3, 50
 
+MISREAD_SHARE = 0.5
+
 Pair = tuple[str, str]
 """Prompt and text of the answer."""
 
@@ -29,6 +35,23 @@ def pair(task: Arithmetic, index: int) -> Pair:
     """The prompt as the run will show it, and the reference solution."""
     example = task.example(index)
     return f"Q: {example.text}\nA:", str(example.columns["solution"])
+
+
+def misread(solution: str) -> str:
+    """The solution with the sign of its last step turned round; unchanged where nothing would be left."""
+
+    def turned(step: re.Match[str]) -> str:
+        left, right = int(step[1]), int(step[3])
+        sign, result = ("-", left - right) if step[2] == "+" else ("+", left + right)
+        return step[0] if result < 1 else f"{left}{sign}{right}={result}; answer {result}"
+
+    return re.sub(r"(\d+)([+-])(\d+)=\d+; answer \d+$", turned, solution)
+
+
+def hurried(task: Arithmetic, index: int) -> Pair:
+    """A worked solution of the warm-up."""
+    prompt, solution = pair(task, index)
+    return prompt, misread(solution) if random.Random(f"{task.seed} {index}").random() < MISREAD_SHARE else solution
 
 
 def training_problems(seed: int) -> Arithmetic:
@@ -77,18 +100,17 @@ def answer_loss(model: Qwen2ForCausalLM, tokenizer: Qwen2Tokenizer, pairs: list[
 
 
 @torch.no_grad()
-def greedy_accuracy(model: Qwen2ForCausalLM, tokenizer: Qwen2Tokenizer, pairs: list[Pair]) -> float:
-    """Share of prompts whose greedy continuation ends with the right answer."""
-    batch = tokenizer([prompt for prompt, _ in pairs], padding=True, padding_side="left", return_tensors="pt")
+def greedy_answers(model: Qwen2ForCausalLM, tokenizer: Qwen2Tokenizer, prompts: list[str]) -> list[str]:
+    """Greedy continuations."""
+    batch = tokenizer(prompts, padding=True, padding_side="left", return_tensors="pt")
     written = model.generate(
         input_ids=batch["input_ids"],
         attention_mask=batch["attention_mask"],
         max_new_tokens=LONGEST_ANSWER,
         do_sample=False,
     )
-    texts = tokenizer.batch_decode(written[:, batch["input_ids"].shape[1] :], skip_special_tokens=True)
-    endings = [answer[answer.rindex(";") :] for _, answer in pairs]
-    return sum(text.endswith(ending) for text, ending in zip(texts, endings, strict=True)) / len(pairs)
+    texts: list[str] = tokenizer.batch_decode(written[:, batch["input_ids"].shape[1] :], skip_special_tokens=True)
+    return texts
 
 
 def rounded(model: Qwen2ForCausalLM) -> Qwen2ForCausalLM:
@@ -97,27 +119,33 @@ def rounded(model: Qwen2ForCausalLM) -> Qwen2ForCausalLM:
 
 
 def warm_up(model: Qwen2ForCausalLM, tokenizer: Qwen2Tokenizer, args: argparse.Namespace) -> None:
-    """Trains in place until the greedy accuracy on held-out problems reaches `args.accuracy`."""
+    """Train in place until the share of held-out problems that are calculated well reaches `args.calculated`."""
     train = training_problems(args.seed)
     heldout = [pair(Arithmetic(seed=args.seed, purpose="heldout"), index) for index in range(200)]
     optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, betas=(0.9, 0.95), weight_decay=0.0)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / WARMUP_STEPS))
-    accuracy = 0.0
+    calculated = 0.0
     for step in range(1, args.max_steps + 1):
-        pairs = [pair(train, index) for index in range((step - 1) * BATCH, step * BATCH)]
+        pairs = [hurried(train, index) for index in range((step - 1) * BATCH, step * BATCH)]
         loss = answer_loss(model, tokenizer, pairs)
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         schedule.step()
-        # Accuracy rises steeply once it is on its way: look more often, to stop inside the wanted band.
-        if step % (25 if accuracy < args.accuracy / 3 else 5) == 0:
-            accuracy = greedy_accuracy(rounded(model), tokenizer, heldout)
-            print(f"step {step:4d}  loss {loss.item():.4f}  greedy accuracy {accuracy:.3f}", flush=True)
-            if accuracy >= args.accuracy:
+        if step % 25 == 0:
+            answers = greedy_answers(rounded(model), tokenizer, [prompt for prompt, _ in heldout])
+            right = [answer == solution for answer, (_, solution) in zip(answers, heldout, strict=True)]
+            other = [answer == misread(solution) for answer, (_, solution) in zip(answers, heldout, strict=True)]
+            accuracy = sum(right) / len(right)
+            calculated = sum(a or b for a, b in zip(right, other, strict=True)) / len(right)
+            print(
+                f"step {step:4d}  loss {loss.item():.4f}  accuracy {accuracy:.3f}  calculated well {calculated:.3f}",
+                flush=True,
+            )
+            if calculated >= args.calculated:
                 return
-    raise SystemExit(f"accuracy {accuracy:.3f} after {args.max_steps} steps; raise --max-steps or try another --seed")
+    raise SystemExit(f"{calculated:.3f} calculated well after {args.max_steps} steps; raise --max-steps")
 
 
 def save(model: Qwen2ForCausalLM, tokenizer: Qwen2Tokenizer, out: Path) -> None:
@@ -134,7 +162,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="directory to write")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--accuracy", type=float, default=0.40, help="greedy accuracy to stop at")
+    parser.add_argument("--calculated", type=float, default=0.85, help="share of held-out problems to stop at")
     parser.add_argument("--max-steps", type=int, default=1000)
     args = parser.parse_args()
     started = time.monotonic()
