@@ -150,7 +150,7 @@ class Sampler:
         if learning and not self._asleep and not self.works:
             self.engine.sleep()
             self._asleep = True
-            self.pulse.say(policy=self.engine.version, detail="asleep")
+            self.pulse.say(policy=self.engine.version, asleep=True)
         return learning
 
     def _claim(self, board: Board, *, leaving: bool) -> None:

@@ -55,10 +55,10 @@ class Pulse:
         """A unit was committed."""
         self._units += 1
 
-    def say(self, *, policy: int | None, loading: int | None = None, detail: str = "") -> None:
-        """Publish which version is served, which is being loaded, and a word for people."""
+    def say(self, *, policy: int | None, loading: int | None = None, asleep: bool = False) -> None:
+        """Publish which version is served, which is being loaded, and whether the engine sleeps."""
         with self._lock:
-            self._record = self._record.model_copy(update={"policy": policy, "loading": loading, "detail": detail})
+            self._record = self._record.model_copy(update={"policy": policy, "loading": loading, "asleep": asleep})
         self._beat()
 
     def _beat_on(self) -> None:

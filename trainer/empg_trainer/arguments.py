@@ -29,6 +29,11 @@ def parser() -> argparse.ArgumentParser:
     arguments.add_argument(
         "--processes", type=int, metavar="N", help="ranks on this node; default: learner.processes of the manifest"
     )
+    arguments.add_argument(
+        "--samplers-sleep",
+        action="store_true",
+        help="share the GPU with samplers that run with --sleep-while-learning: train once all of them sleep",
+    )
     return arguments
 
 

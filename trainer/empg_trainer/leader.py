@@ -13,7 +13,7 @@ from empg.api.run import RunSpec, spec_digest
 from empg.planner import plan_rollout
 from empg.rundir.final import Final, write_final
 from empg.rundir.group import newest_policy
-from empg.rundir.heartbeat import Liveness
+from empg.rundir.heartbeat import Liveness, read_records
 from empg.rundir.identity import Identity
 from empg.rundir.metrics import read_metrics, write_metrics
 from empg.rundir.owner import LearnerOwner
@@ -30,7 +30,7 @@ from empg_trainer.metrics_server import LearnerMetrics
 from empg_trainer.record import Figures, check_guards, sampled_figures, trained_figures
 from empg_trainer.rollouts import POLL_SECONDS, Rollout, UnitWatch, sealed_rollout, training_rows, wait_for_units
 from empg_trainer.step import Sampled, StepResult
-from empg_trainer.stop import BadSpec
+from empg_trainer.stop import BadSpec, Stop
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +45,14 @@ class Leader:
     """Everything that only one process may do."""
 
     def __init__(
-        self, store: Store, owner: LearnerOwner, identity: Identity, spec: RunSpec, spec_file: Path, task: Task
+        self,
+        store: Store,
+        owner: LearnerOwner,
+        identity: Identity,
+        spec: RunSpec,
+        spec_file: Path,
+        task: Task,
+        samplers_sleep: bool,
     ) -> None:
         self.owner = owner
         self._store = store
@@ -53,6 +60,7 @@ class Leader:
         self._spec = spec
         self._spec_file = spec_file
         self._task = task
+        self._samplers_sleep = samplers_sleep
         self._liveness = Liveness(spec.sampler.lease_seconds)
         self._evaluations = Evaluations(store, identity.uid, task, self._liveness)
         self._history: dict[int, Figures] = {row["iteration"]: row for row in read_metrics(store)}
@@ -110,6 +118,8 @@ class Leader:
             "seconds_sealing": time.monotonic() - waited,
         }
         self.report("learning", iteration)
+        if self._samplers_sleep:
+            self._wait_for_sleep(beat)
         sampling = plans[0].sampling
         bare = [replace(row, prompt="", response="", rewards={}) for row in rows if row.response_ids]
         return bare, Sampled(iteration, sampling.temperature, sampling.max_tokens)
@@ -189,6 +199,20 @@ class Leader:
                 detail=detail,
             ),
         )
+
+    def _wait_for_sleep(self, beat: Callable[[], None]) -> None:
+        """Return when every living sampler has given its GPU memory up. Stop (75) if one does not in time."""
+        deadline = time.monotonic() + self._spec.learner.deadline_seconds
+        while True:
+            records = read_records(self._store)
+            self._liveness.observe(records)
+            awake = [record.id for record in records if not record.asleep and not self._liveness.silent(record.id)]
+            if not awake:
+                return
+            if time.monotonic() > deadline:
+                raise Stop(f"samplers {awake} do not sleep; start them with --sleep-while-learning")
+            beat()
+            time.sleep(POLL_SECONDS[0])
 
     def _measure_visibility(self) -> None:
         """Once, when samplers are known to be there: how long do they need to see a new file?"""

@@ -45,6 +45,8 @@ class Start:
     """Directory that relative paths of the manifest are relative to."""
     name: str
     """Of this process, for people."""
+    samplers_sleep: bool = False
+    """Whether samplers share our GPU, so that we train while they sleep."""
 
 
 def learn(start: Start, ranks: Ranks, device: torch.device) -> None:
@@ -58,7 +60,7 @@ def learn(start: Start, ranks: Ranks, device: torch.device) -> None:
         Fenced: another learner took over.
     """
     everyone = EveryRank(ranks, lambda: appoint(start))
-    trainer = Trainer(start.store, start.run.spec, device, everyone.origin, everyone.owner)
+    trainer = Trainer(start.store, start.run.spec, device, everyone.origin, everyone.owner, start.samplers_sleep)
     iteration = everyone.origin.state or 0
     while True:
         began = time.monotonic()
@@ -99,7 +101,7 @@ def appoint(start: Start) -> tuple[Leader, Origin]:
         task = load_task(store, owner, spec, start.base_dir)
     except ValueError as error:
         raise BadSpec(str(error)) from error
-    leader = Leader(store, owner, identity, spec, start.spec_file, task)
+    leader = Leader(store, owner, identity, spec, start.spec_file, task, start.samplers_sleep)
     state = max(states(store), default=None)
     newest = newest_policy(store)
     assert newest is not None, "the base model is policy 0"

@@ -39,14 +39,16 @@ class Trainer:
         device: torch.device,
         origin: Origin,
         owner: LearnerOwner | None,
+        shares_device: bool = False,
     ) -> None:
-        """Load what ``origin`` says. ``owner`` is rank 0's; it alone writes.
+        """Load what ``origin`` says. ``owner`` is rank 0's; it alone writes. ``shares_device``: leave room on the GPU.
 
         What is read from ``spec`` here holds until the learner starts again.
         """
         policy, state = origin.policy, origin.state
         self._store = store
         self._owner = owner
+        self._shares_device = shares_device
         self._learner = spec.learner
         self._model_spec = spec.model
         _await(store, keys.policy_prefix(policy))
@@ -66,7 +68,10 @@ class Trainer:
         rate = learning_rate(spec.optimizer, sampled.iteration, spec.em.iterations)
         step = MStep(self.engine, spec, rows, sampled, self._learner.tokens_per_micro_batch)
         needed = spec.objective.resolve().needs_reference
-        return step.run(rate, self._reference_forward if needed else None), rate
+        result = step.run(rate, self._reference_forward if needed else None)
+        if self._shares_device and self.engine.device.type == "cuda":
+            torch.cuda.empty_cache()  # Samplers wake up next.
+        return result, rate
 
     def publish(self, version: int) -> bool:
         """Publish the weights as policy ``version``. Returns whether it was there already with other content.

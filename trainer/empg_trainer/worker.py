@@ -50,6 +50,7 @@ def run(args: argparse.Namespace) -> int:
         spec_file=path,
         base_dir=args.base_dir or Path(args.run_dir),
         name=f"{socket.gethostname()}:{os.getpid()}",
+        samplers_sleep=args.samplers_sleep,
     )
     try:
         device = initialise()

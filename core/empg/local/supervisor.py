@@ -104,6 +104,8 @@ class Supervisor:
 
     def _learner(self, shares: Shares) -> Child:
         command = program("empg_trainer.main", str(self.root), "--base-dir", str(self.base_dir))
+        if shares.gpu_is_shared:
+            command.append("--samplers-sleep")
         return self._child("learner", "learner", command, shares.learner.environment(bool(gpus())))
 
     def _sampler(self, shares: Shares, index: int) -> Child:

@@ -27,11 +27,12 @@ class SamplerRecord(Record):
     """Version that the engine holds."""
     loading: int | None = None
     """Version that is being loaded."""
+    asleep: bool = False
+    """The engine has given its GPU memory up until the learner has trained."""
     units: int = Field(0, ge=0)
     """Units committed by this incarnation."""
     tokens_per_second: float = Field(0.0, ge=0)
     """Generated lately."""
-    detail: str = ""
 
 
 def write_record(store: Store, record: SamplerRecord) -> None:

@@ -1,0 +1,59 @@
+"""Learner and sampler on one device take turns: the learner trains once the sampler sleeps.
+
+On CPU sleeping frees nothing, so what is tested is the order of events.
+"""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from empg.api.load import load_run
+from empg.local.prepare import prepare_directory, write_manifest
+from empg.rundir.final import read_final
+from empg.rundir.heartbeat import read_records
+from empg.rundir.progress import read_progress
+from empg.store.posix import PosixStore
+
+DEMO = Path(__file__).parents[2] / "examples" / "demo"
+LIMIT_SECONDS = 240
+
+
+@pytest.mark.slow
+def test_the_learner_waits_until_samplers_sleep(tmp_path: Path) -> None:
+    text = (
+        (DEMO / "empgrun.yaml")
+        .read_text()
+        .replace("iterations: 100", "iterations: 3")
+        .replace("prompts: 200", "prompts: 8")
+    )
+    manifest = tmp_path / "run.yaml"
+    manifest.write_text(text.replace("./base-model", str(DEMO / "base-model")))
+    root = tmp_path / "dir"
+    store, run = PosixStore(root), load_run(manifest)
+    prepare_directory(store, run)
+    write_manifest(store, run)
+
+    learner = [sys.executable, "-m", "empg_trainer.main", str(root), "--samplers-sleep"]
+    sampler = [sys.executable, "-m", "empg_sampler.main", str(root), "--id", "s", "--sleep-while-learning"]
+    processes = [subprocess.Popen(command) for command in (learner, sampler)]
+    seen: set[tuple[str, bool]] = set()
+    try:
+        deadline = time.monotonic() + LIMIT_SECONDS
+        while any(process.poll() is None for process in processes):
+            assert time.monotonic() < deadline, "the run did not end in time"
+            progress, records = read_progress(store), read_records(store)
+            if progress and records:
+                seen.add((progress.phase, records[0].asleep))
+            time.sleep(0.01)
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+
+    assert [process.returncode for process in processes] == [0, 0]
+    assert read_final(store) is not None
+    assert ("learning", True) in seen
+    assert ("sampling", False) in seen
