@@ -10,9 +10,9 @@ import pytest
 from empg.api.run import RunSpec
 from empg.exit_codes import DIVERGED, OK, RETRY, SPEC
 from empg.local.child import Child, stop
-from empg.local.progress import clock
 from empg.local.resources import share_out
 from empg.local.restarts import End, Leave, RestartBudget, Start, after_exit
+from empg.local.watch import clock
 
 
 def spec(**sections: object) -> RunSpec:

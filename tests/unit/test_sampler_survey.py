@@ -132,13 +132,14 @@ def test_a_heartbeat_is_written_at_once_and_progress_only_when_something_was_don
         assert (first.incarnation, first.policy, first.progress) == ("x1", None, 0)
         pulse.advance(tokens=5)
         pulse.committed()
-        pulse.say(policy=3, loading=4, detail="busy")
+        pulse.say(policy=3, loading=4, asleep=True)
         second = read_record(store, "me")
         assert second.counter > first.counter
         assert (second.policy, second.loading, second.progress, second.units) == (3, 4, 1, 1)
+        assert second.asleep
         pulse.say(policy=4)
         third = read_record(store, "me")
-        assert (third.policy, third.loading, third.detail, third.progress) == (4, None, "", 1)
+        assert (third.policy, third.loading, third.asleep, third.progress) == (4, None, False, 1)
 
 
 @pytest.mark.parametrize(("iterations", "over"), [(1, True), (2, True), (3, False)])

@@ -19,9 +19,8 @@ from empg.local.prepare import AlreadyRunning, exclusive, prepare_directory, wri
 from empg.local.progress import LiveView, PlainView, View
 from empg.local.restarts import BUDGET
 from empg.local.supervisor import Supervisor
-from empg.rundir.evaluations import greedy_accuracies
+from empg.local.watch import Watch
 from empg.rundir.identity import ForeignRun
-from empg.rundir.metrics import read_metrics
 from empg.store.base import Store
 from empg.store.posix import PosixStore
 
@@ -63,9 +62,6 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _supervise(args: argparse.Namespace, manifest: EMPGRun, root: Path, store: Store) -> int:
-    def accuracies() -> dict[int, float]:
-        return greedy_accuracies(store)
-
     def supervise(view: View) -> int:
         view.say(f"run directory {root}")
         supervisor = Supervisor(
@@ -79,24 +75,23 @@ def _supervise(args: argparse.Namespace, manifest: EMPGRun, root: Path, store: S
         )
         return supervisor.supervise(view.refresh)
 
-    console = Console()
+    watch, console = Watch(store), Console()
     if args.plain or not console.is_terminal:
-        code = supervise(PlainView(store, accuracies))
+        code = supervise(PlainView(watch))
     else:
-        with LiveView(store, accuracies, console, title=f"EMPGRun {manifest.metadata.name}") as view:
+        with LiveView(watch, console, title=f"EMPGRun {manifest.metadata.name}") as view:
             code = supervise(view)
     if code == OK:
-        _conclude(store, root, manifest.metadata.name)
+        _conclude(watch, root, manifest.metadata.name)
     return code
 
 
-def _conclude(store: Store, root: Path, name: str) -> None:
-    rows, accuracies = read_metrics(store), greedy_accuracies(store)
-    if rows:
-        draw(rows, accuracies, name, root / "curves.png")
+def _conclude(watch: Watch, root: Path, name: str) -> None:
+    if watch.rows:
+        draw(watch.rows, watch.accuracies, name, root / "curves.png")
         print(f"curves: {root / 'curves.png'}")
-    if accuracies:
-        first, last = accuracies[min(accuracies)], accuracies[max(accuracies)]
+    if watch.accuracies:
+        first, last = watch.accuracies[min(watch.accuracies)], watch.accuracies[max(watch.accuracies)]
         print(f"held-out greedy accuracy {first:.3f} -> {last:.3f}")
 
 

@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import statistics
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Protocol, Self
 
-from rich.console import Console, Group
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from empg.rundir.metrics import read_metrics
-from empg.rundir.progress import Progress, read_progress
-from empg.store.base import Store
-
-Row = dict[str, Any]
+from empg.local.watch import Row, Watch
 
 COLUMNS: tuple[tuple[str, str, str], ...] = (
     ("iter", "iteration", "d"),
@@ -53,26 +47,11 @@ def iterations_table(rows: Sequence[Row]) -> Table:
     return table
 
 
-def seconds_left(rows: Sequence[Row], progress: Progress | None) -> float | None:
-    """Estimate of the seconds to the last iteration, from the median of the last 20; None before the first."""
-    recent = [row["seconds_total"] for row in rows[-20:] if row.get("seconds_total") is not None]
-    if not recent or progress is None:
-        return None
-    return statistics.median(recent) * max(0, progress.iterations - len(rows))
-
-
-def clock(seconds: float) -> str:
-    """Seconds as `1:23` or `2:03:04`."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
-
-
 class View(Protocol):
     """Tells the user about a run."""
 
-    def refresh(self) -> None:
-        """Show what is new in the run directory."""
+    def refresh(self, at_once: bool = False) -> None:
+        """Show what is new; only every now and then unless `at_once`."""
 
     def say(self, message: str) -> None:
         """Show a message that stays."""
@@ -82,83 +61,75 @@ class View(Protocol):
 class PlainView:
     """One line per event, for logs and pipes."""
 
-    store: Store
-    evaluations: Callable[[], dict[int, float]]
+    watch: Watch
     shown: int = 0
     phase: str = ""
     told: set[int] = field(default_factory=set)
-    started: float = field(default_factory=time.monotonic)
 
-    def refresh(self) -> None:
-        progress = read_progress(self.store)
-        if progress is not None and progress.phase != self.phase and progress.phase in ("starting", "evaluating"):
-            self.say(progress.phase)
-        self.phase = progress.phase if progress else ""
-        for policy, accuracy in self.evaluations().items():
-            if policy not in self.told:
-                self.told.add(policy)
-                self.say(f"policy {policy}: held-out greedy accuracy {accuracy:.3f}")
-        rows = read_metrics(self.store)
-        for row in rows[self.shown :]:
+    def refresh(self, at_once: bool = False) -> None:
+        """Print a line for each new iteration and evaluation."""
+        watch = self.watch
+        if not watch.look(at_once):
+            return
+        phase = watch.progress.phase if watch.progress else ""
+        if phase != self.phase and phase in ("starting", "evaluating"):
+            self.say(phase)
+        self.phase = phase
+        for row in watch.rows[self.shown :]:
             numbers = " ".join(
                 f"{heading.replace(' ', '_')}={cell(row, key, form)}" for heading, key, form in COLUMNS[1:-1]
             )
-            left = seconds_left(rows, progress)
-            self.say(f"iteration {row['iteration']}: {numbers}" + (f" left={clock(left)}" if left is not None else ""))
-        self.shown = len(rows)
+            self.say(f"iteration {row['iteration']}: {numbers} left={watch.left}")
+        self.shown = len(watch.rows)
+        for policy, accuracy in watch.accuracies.items():
+            if policy not in self.told:
+                self.told.add(policy)
+                self.say(f"policy {policy}: held-out greedy accuracy {accuracy:.3f}")
 
     def say(self, message: str) -> None:
-        print(f"[{clock(time.monotonic() - self.started)}] {message}", flush=True)
+        """Print a line with the time since the start."""
+        print(f"[{self.watch.elapsed}] {message}", flush=True)
 
 
-@dataclass
 class LiveView:
-    """A table that is redrawn in place."""
+    """A table that is redrawn in place while the view is entered."""
 
-    store: Store
-    evaluations: Callable[[], dict[int, float]]
-    console: Console
-    title: str
-    live: Live = field(init=False)
-    started: float = field(default_factory=time.monotonic)
-    drawn_at: float = 0.0
+    def __init__(self, watch: Watch, console: Console, title: str) -> None:
+        self.watch = watch
+        self.console = console
+        self.title = title
+        self.live = Live(console=console, auto_refresh=False)
 
-    def __post_init__(self) -> None:
-        self.live = Live(console=self.console, refresh_per_second=4, transient=False)
-
-    def __enter__(self) -> LiveView:
+    def __enter__(self) -> Self:
         self.live.__enter__()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.drawn_at = 0.0
-        self.refresh()
+        self.refresh(at_once=True)
         self.live.__exit__(None, None, None)
 
-    def refresh(self) -> None:
-        if time.monotonic() - self.drawn_at < 0.5:
-            return
-        self.drawn_at = time.monotonic()
-        progress, rows = read_progress(self.store), read_metrics(self.store)
-        head = Text(self.title, style="bold")
-        head.append(f"  {clock(time.monotonic() - self.started)}", style="dim")
-        parts: list[Any] = [head]
-        if progress is None:
-            parts.append(Text("starting: the engines load", style="dim"))
-        else:
-            parts.append(ProgressBar(total=progress.iterations, completed=len(rows), width=60))
-            status = f"iteration {progress.iteration}/{progress.iterations} · {progress.phase}"
-            if progress.phase == "sampling" and progress.units_total:
-                status += f" {progress.units_done}/{progress.units_total} units"
-            left = seconds_left(rows, progress)
-            parts.append(Text(status + (f" · {clock(left)} left" if left is not None else ""), style="dim"))
-        evaluations = self.evaluations()
-        if evaluations:
-            history = "  ".join(f"{policy}: {accuracy:.3f}" for policy, accuracy in list(evaluations.items())[-8:])
-            parts.append(Text(f"held-out greedy accuracy by policy  {history}", style="green"))
-        if rows:
-            parts.append(iterations_table(rows[-8:]))
-        self.live.update(Group(*parts))
+    def refresh(self, at_once: bool = False) -> None:
+        """Draw the state of the run."""
+        if self.watch.look(at_once):
+            self.live.update(Group(*self._parts()), refresh=True)
 
     def say(self, message: str) -> None:
+        """Print a message above the table."""
         self.console.print(Text(message))
+
+    def _parts(self) -> Iterator[RenderableType]:
+        watch, progress = self.watch, self.watch.progress
+        yield Text.assemble((self.title, "bold"), (f"  {watch.elapsed}", "dim"))
+        if progress is None:
+            yield Text("starting: the engines load", style="dim")
+            return
+        yield ProgressBar(total=progress.iterations, completed=len(watch.rows), width=60)
+        status = f"iteration {progress.iteration}/{progress.iterations} · {progress.phase}"
+        if progress.phase == "sampling" and progress.units_total:
+            status += f" {progress.units_done}/{progress.units_total} units"
+        yield Text(status + (f" · {watch.left} left" if watch.left else ""), style="dim")
+        if watch.accuracies:
+            history = "  ".join(f"{policy}: {value:.3f}" for policy, value in list(watch.accuracies.items())[-8:])
+            yield Text(f"held-out greedy accuracy by policy  {history}", style="green")
+        if watch.rows:
+            yield iterations_table(watch.rows[-8:])

@@ -40,8 +40,8 @@ class Supervisor:
     stopping: threading.Event = field(default_factory=threading.Event)
     children: list[Child] = field(default_factory=list)
 
-    def supervise(self, refresh: Callable[[], None]) -> int:
-        """Run to the end; `refresh` draws the progress. Returns the exit code of the run.
+    def supervise(self, refresh: Callable[[bool], None]) -> int:
+        """Run to the end; `refresh(at_once)` draws the progress. Returns the exit code of the run.
 
         SIGINT and SIGTERM stop the children in order; the run goes on when it is started again.
         """
@@ -52,7 +52,7 @@ class Supervisor:
         try:
             while not self.stopping.is_set():
                 end = self._tend()
-                refresh()
+                refresh(False)
                 if end is not None:
                     if end.code:
                         self.say(end.reason)
@@ -63,7 +63,7 @@ class Supervisor:
             return RETRY
         finally:
             stop(self.children, GRACE_SECONDS)
-            refresh()
+            refresh(True)
 
     def _tend(self) -> End | None:
         """Start what is due, and decide about what has ended."""

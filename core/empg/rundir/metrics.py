@@ -21,10 +21,11 @@ def write_metrics(store: Store, iteration: int, record: Mapping[str, Any]) -> No
     store.put(keys.metrics_key(iteration), f"{line}\n".encode())
 
 
-def read_metrics(store: Store) -> list[dict[str, Any]]:
-    """The figures of all iterations so far, in order. CorruptRecord names a file that holds none."""
+def read_metrics(store: Store, since: int = 0) -> list[dict[str, Any]]:
+    """The figures of all iterations from `since` on, in order. CorruptRecord names a file that holds none."""
     numbers = [number for name in store.children(keys.METRICS) if (number := keys.parse_number(name)) is not None]
-    return [record for number in sorted(numbers) if (record := _read(store, number)) is not None]
+    wanted = sorted(number for number in numbers if number >= since)
+    return [record for number in wanted if (record := _read(store, number)) is not None]
 
 
 def _read(store: Store, iteration: int) -> dict[str, Any] | None:
