@@ -79,11 +79,6 @@ def evaluation_due(spec: RunSpec, policy: int) -> bool:
     return policy in (0, spec.em.iterations) or (every > 0 and policy % every == 0)
 
 
-def admissible(plan: Plan, policy: int) -> bool:
-    """Whether a unit of the plan may be claimed with this policy version."""
-    return plan.min_policy <= policy and (plan.max_policy is None or policy <= plan.max_policy)
-
-
 def _told_apart(prompts: Sequence[PlannedPrompt]) -> list[PlannedPrompt]:
     seen: Counter[str] = Counter()
     different = []
