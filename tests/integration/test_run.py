@@ -79,10 +79,11 @@ def scrape(port: int) -> str:
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
-    """A run that was stopped by Ctrl-C after an iteration, edited, and gone on with to its end."""
+    """A run that was stopped by Ctrl-C after an iteration, gone on with, edited twice, and run to its end."""
     place = tmp_path_factory.mktemp("run")
-    manifest, root = place / "run.yaml", place / "dir"
-    manifest.write_text(MANIFEST.replace("LAG", "0"))
+    manifest, root, log = place / "run.yaml", place / "dir", place / "log"
+    text = MANIFEST.replace("LAG", "0")
+    manifest.write_text(text.replace(f"iterations: {ITERATIONS}", f"iterations: {ITERATIONS - 1}"))
     command = empg("run", str(manifest), "--run-dir", str(root), "--plain")
     store = PosixStore(root)
 
@@ -94,9 +95,15 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
     assert first.returncode == 75, said
     assert "the same command goes on from here" in said
 
-    second = run("run", str(manifest), "--run-dir", str(root), "--plain")
-    assert second.returncode == 0, second.stdout + second.stderr
-    return Finished(manifest, root, second.stdout, learner_metrics, sampler_metrics)
+    with log.open("w") as file:
+        second = subprocess.Popen(command, stdout=file, stderr=file)
+        until(lambda: "run directory" in log.read_text())
+        manifest.write_text(text.replace("dtype: float32", "dtype: bfloat16"))
+        until(lambda: "edit not taken: spec.model.dtype is immutable" in log.read_text(), 20)
+        manifest.write_text(text)
+        until(lambda: "edit taken" in log.read_text(), 20)
+        assert second.wait(400) == 0, log.read_text()
+    return Finished(manifest, root, log.read_text(), learner_metrics, sampler_metrics)
 
 
 @pytest.mark.slow

@@ -41,10 +41,12 @@ def exclusive(root: Path) -> Iterator[None]:
 
 def prepare_directory(store: Store, run: EMPGRun) -> Identity:
     """Claim a new directory for the run, or recognise the run's own; ForeignRun when it belongs to another."""
-    try:
-        uid = read_identity(store).uid
-    except KeyMissing:
-        uid = run.metadata.uid or str(uuid.uuid4())
+    uid = run.metadata.uid
+    if uid is None:  # A local run: the directory knows who it is.
+        try:
+            uid = read_identity(store).uid
+        except KeyMissing:
+            uid = str(uuid.uuid4())
     identity = Identity(uid=uid, name=run.metadata.name, spec_digest=spec_digest(run.spec))
     return prepare(store, identity, adopt=run.spec.storage.adopt)
 
