@@ -39,11 +39,6 @@ class Board:
     """Kind and number of all those iterations."""
 
 
-def admits(plan: Plan, policy: int) -> bool:
-    """Whether a unit of the plan may be claimed with this policy version."""
-    return plan.min_policy <= policy and (plan.max_policy is None or policy <= plan.max_policy)
-
-
 def target_policy(
     current: int, available: Collection[int], board: Board, mine: Collection[Plan], *, steady: bool = False
 ) -> int:
@@ -54,14 +49,14 @@ def target_policy(
     plans of the units in hand. `steady`: never change while there are any.
     """
     newest = max({*available, current})
-    if mine and (steady or any(not admits(plan, newest) for plan in mine)):
+    if mine and (steady or any(not plan.admits(newest) for plan in mine)):
         return current
     plans = [unit.plan for unit in board.open]
-    if any(admits(plan, current) and not admits(plan, newest) for plan in plans):
+    if any(plan.admits(current) and not plan.admits(newest) for plan in plans):
         return current
-    if mine or any(admits(plan, newest) for plan in plans):
+    if mine or any(plan.admits(newest) for plan in plans):
         return newest
-    missed = [version for version in available if any(admits(plan, version) for plan in plans)]
+    missed = [version for version in available if any(plan.admits(version) for plan in plans)]
     return max(missed, default=newest)
 
 
@@ -78,7 +73,7 @@ def in_order(board: Board, policy: int, sampler: str, *, leaving: bool = False) 
         spread = hashlib.blake2b(f"{sampler}|{unit.unit.name}".encode(), digest_size=8).digest()
         return (unit.plan.kind == "eval") is not leaving, unit.plan.iteration, unit.plan.round, spread
 
-    return sorted((unit for unit in board.open if admits(unit.plan, policy)), key=place)
+    return sorted((unit for unit in board.open if unit.plan.admits(policy)), key=place)
 
 
 def claims_allowed(board: Board, policy: int, mine: int, samplers: int) -> int:
@@ -86,9 +81,7 @@ def claims_allowed(board: Board, policy: int, mine: int, samplers: int) -> int:
 
     `mine` is how many it holds. One that holds none may always take one.
     """
-    unfinished = sum(admits(unit.plan, policy) for unit in board.open) + sum(
-        admits(plan, policy) for plan in board.held
-    )
+    unfinished = sum(unit.plan.admits(policy) for unit in board.open) + sum(plan.admits(policy) for plan in board.held)
     share = -(-unfinished // max(1, samplers))
     return max(share - mine, 0 if mine else 1)
 

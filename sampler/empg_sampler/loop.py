@@ -21,7 +21,6 @@ from empg_sampler.choose import (
     SHORTEST_WAIT,
     Board,
     OpenUnit,
-    admits,
     claims_allowed,
     idle_wait,
     in_order,
@@ -263,7 +262,7 @@ class Sampler:
         def longest(unit: OpenUnit) -> int:
             return max(len(prompt.prompt_ids) for prompt in unit.unit.prompts) + unit.plan.sampling.max_tokens
 
-        units = [unit for unit in board.open if admits(unit.plan, self.engine.version)]
+        units = [unit for unit in board.open if unit.plan.admits(self.engine.version)]
         if self.works or all(longest(unit) <= self.engine.model_length for unit in units):
             return False
         newest = newest_spec(self.store)

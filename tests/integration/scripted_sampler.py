@@ -8,7 +8,6 @@ import torch
 from tiny_model import VOCABULARY
 from transformers import AutoModelForCausalLM
 
-from empg.planner import admissible
 from empg.rundir import keys
 from empg.rundir.claims import claim, survey
 from empg.rundir.group import group_dir, newest_policy, read_manifest
@@ -74,7 +73,7 @@ class ScriptedSampler(threading.Thread):
                 statuses = survey(self.store, plans, liveness)
                 for plan in plans:
                     version = plan.max_policy if plan.max_policy is not None else newest
-                    if not admissible(plan, version) or version > newest:
+                    if not plan.admits(version) or version > newest:
                         continue
                     for unit in plan.units:
                         status = statuses[unit.name]

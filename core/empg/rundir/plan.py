@@ -68,6 +68,10 @@ class Plan(Record):
     """Name of the task, which decides the default grader."""
     units: tuple[Unit, ...] = Field(min_length=1)
 
+    def admits(self, policy: int) -> bool:
+        """Whether a unit may be claimed with this policy version."""
+        return self.min_policy <= policy and (self.max_policy is None or policy <= self.max_policy)
+
 
 def sample_seed(seed: int, kind: str, iteration: int, prompt_id: str, sample: int) -> int:
     """63-bit seed of one answer. Hashed, so that neighbouring prompts and samples share no random stream."""
