@@ -1,15 +1,18 @@
 """The local supervisor's pure decisions, and its children."""
 
+import io
 import signal
 import sys
 import time
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from empg.api.run import RunSpec
 from empg.exit_codes import DIVERGED, OK, RETRY, SPEC
 from empg.local.child import Child, stop
+from empg.local.progress import COLUMNS, iterations_table
 from empg.local.resources import share_out
 from empg.local.restarts import End, Leave, RestartBudget, Start, after_exit
 from empg.local.watch import clock
@@ -130,3 +133,17 @@ time.sleep(60)
         time.sleep(0.01)
     stop([stubborn], grace_seconds=0.2)
     assert stubborn.codes == [-signal.SIGKILL]
+
+
+def test_the_table_fits_a_terminal_of_80_columns() -> None:
+    row = dict.fromkeys((key for _, key, _ in COLUMNS), 12345.678) | {"iteration": 9999, "kl_behaviour": -1.5e-08}
+    row |= dict.fromkeys(("reward_mean", "accuracy", "entropy", "seconds_sampling", "seconds_learning"), 0.123)
+    row |= {"grad_norm": 10.5, "response_length_mean": 4096.0, "staleness_max": 3}
+    console = Console(width=80, file=io.StringIO())
+    console.print(iterations_table([row], {9999: 0.5}))
+    assert isinstance(console.file, io.StringIO)
+    head, line = console.file.getvalue().splitlines()
+    assert head.split() == [heading for heading, _, _ in COLUMNS] + ["eval"]
+    assert line.split()[0] == "9999"
+    assert line.split()[-1] == "0.500"
+    assert "…" not in head + line

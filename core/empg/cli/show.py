@@ -46,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
     progress = read_progress(store)
     state = f"{progress.phase}, iteration {progress.iteration}/{progress.iterations}" if progress else "not started"
     console.print(f"{identity.name}: {state}")
-    console.print(iterations_table([{**row, "eval_greedy": accuracies.get(row["iteration"])} for row in rows]))
+    console.print(iterations_table(rows, accuracies))
     if accuracies:
         last = max(accuracies)
         console.print(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, Self
 
@@ -17,18 +17,17 @@ from empg.local.watch import Row, Watch
 COLUMNS: tuple[tuple[str, str, str], ...] = (
     ("iter", "iteration", "d"),
     ("reward", "reward_mean", ".3f"),
-    ("accuracy", "accuracy", ".3f"),
+    ("acc", "accuracy", ".3f"),
     ("entropy", "entropy", ".3f"),
     ("KL", "kl_behaviour", ".1e"),
     ("grad", "grad_norm", ".2f"),
-    ("length", "response_length_mean", ".0f"),
-    ("tokens/s", "tokens_per_second", ",.0f"),
-    ("sample s", "seconds_sampling", ".2f"),
-    ("learn s", "seconds_learning", ".2f"),
+    ("len", "response_length_mean", ".0f"),
+    ("tok/s", "tokens_per_second", ".0f"),
+    ("E-s", "seconds_sampling", ".2f"),
+    ("M-s", "seconds_learning", ".2f"),
     ("stale", "staleness_max", ".0f"),
-    ("eval", "eval_greedy", ".3f"),
 )
-"""Heading, key of the metrics record, format."""
+"""Heading, key of the metrics record, format. E-s and M-s: seconds of the E- and M-step. 80 characters hold a row."""
 
 
 def cell(row: Row, key: str, form: str) -> str:
@@ -37,13 +36,16 @@ def cell(row: Row, key: str, form: str) -> str:
     return "" if value is None else format(value, form)
 
 
-def iterations_table(rows: Sequence[Row]) -> Table:
-    """The table of iterations of `empg show` and of the live view."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
+def iterations_table(rows: Sequence[Row], accuracies: Mapping[int, float]) -> Table:
+    """The table of iterations of `empg show` and of the live view; `eval` is of the policy that sampled."""
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
     for heading, _, _ in COLUMNS:
-        table.add_column(heading, justify="right")
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("eval", justify="right", no_wrap=True)
     for row in rows:
-        table.add_row(*(cell(row, key, form) for _, key, form in COLUMNS))
+        accuracy = accuracies.get(row["iteration"])
+        cells = [cell(row, key, form) for _, key, form in COLUMNS]
+        table.add_row(*cells, "" if accuracy is None else f"{accuracy:.3f}")
     return table
 
 
@@ -76,9 +78,7 @@ class PlainView:
             self.say(phase)
         self.phase = phase
         for row in watch.rows[self.shown :]:
-            numbers = " ".join(
-                f"{heading.replace(' ', '_')}={cell(row, key, form)}" for heading, key, form in COLUMNS[1:-1]
-            )
+            numbers = " ".join(f"{heading}={cell(row, key, form)}" for heading, key, form in COLUMNS[1:])
             self.say(f"iteration {row['iteration']}: {numbers} left={watch.left}")
         self.shown = len(watch.rows)
         for policy, accuracy in watch.accuracies.items():
@@ -132,4 +132,4 @@ class LiveView:
             history = "  ".join(f"{policy}: {value:.3f}" for policy, value in list(watch.accuracies.items())[-8:])
             yield Text(f"held-out greedy accuracy by policy  {history}", style="green")
         if watch.rows:
-            yield iterations_table(watch.rows[-8:])
+            yield iterations_table(watch.rows[-8:], watch.accuracies)
