@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -215,16 +216,20 @@ class Leader:
             time.sleep(POLL_SECONDS[0])
 
     def _measure_visibility(self) -> None:
-        """Once, when samplers are known to be there: how long do they need to see a new file?"""
+        """Once, when samplers are known to be there: how late do they see a new file? Nobody waits for the answer."""
         if self._visibility_known:
             return
         self._visibility_known = True
         lease = self._spec.sampler.lease_seconds
-        delay = ping(self._store, timeout=lease)
-        if delay is None:
-            logger.warning("no sampler saw a new file within sampler.leaseSeconds (%g s)", lease)
-        elif warning := lease_warning(lease, delay):
-            logger.warning("%s", warning)
+
+        def measure() -> None:
+            delay = ping(self._store, timeout=lease)
+            if delay is None:
+                logger.warning("no sampler answered to a new file within sampler.leaseSeconds (%g s)", lease)
+            elif warning := lease_warning(lease, delay):
+                logger.warning("%s", warning)
+
+        threading.Thread(target=measure, name="visibility", daemon=True).start()
 
     def _read_manifest(self) -> RunSpec:
         try:
