@@ -7,7 +7,7 @@ SEED ?= 0
 PRESET ?= empg
 RUN_DIR ?= runs/demo-$(PRESET)-$(SEED)
 
-.PHONY: setup demo test lint unit integration clean
+.PHONY: setup demo test lint unit integration lock clean
 
 setup: $(VENV)/.installed
 
@@ -35,10 +35,10 @@ integration: setup
 test: lint
 	$(BIN)/python -m pytest tests
 
-# The pins that were tested, without registry addresses.
-requirements.txt: pyproject.toml
-	uv pip compile -q --no-header --no-annotate --no-emit-index-url --no-emit-find-links pyproject.toml \
-	  --extra trainer --extra cpu --extra operator --extra dev -o $@
+# Renew the pins, without registry addresses, after an edit of the dependencies.
+lock: setup
+	$(BIN)/uv pip compile -q --no-header --no-annotate --no-emit-index-url --no-emit-find-links pyproject.toml \
+	  --extra trainer --extra cpu --extra operator --extra dev -o requirements.txt
 
 clean:
 	rm -rf $(VENV) runs build dist
