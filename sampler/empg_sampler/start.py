@@ -48,7 +48,7 @@ def work(
     spec = _wait_for("the learner's first spec", lambda: newest_spec(store))[1]
     for name in ("empg", "empg_sampler"):
         logging.getLogger(name).setLevel(spec.logging.level)
-    port = spec.sampler.metrics_port if given.metrics_port is None else given.metrics_port
+    port = (spec.sampler.metrics_port if given.metrics_port is None else given.metrics_port) or 0
     if port:
         metrics.serve(port)
     with closing(Graders()) as graders:

@@ -80,6 +80,8 @@ def locate(spec: ModelSpec, base_dir: Path) -> Path:
 
 
 def _policy_of(source: FromRun, base_dir: Path) -> Path:
+    if source.run_dir is None:
+        raise ValueError("model.fromRun.name needs a cluster; name the directory with model.fromRun.runDir")
     root = base_dir / source.run_dir
     store = PosixStore(root)
     version = newest_policy(store) if source.policy is None else source.policy

@@ -32,10 +32,14 @@ class LearnerSpec(Spec):
     """What to keep in host memory. Parameters need zeroStage 3."""
     deadline_seconds: float = field(3600.0, change="live", gt=0, le=10_000_000)
     """Longest wait for the units of one iteration before the learner gives up (exit code 75)."""
-    metrics_port: int = field(0, change="next-attempt", ge=0, le=65535)
-    """Port of rank 0's Prometheus endpoint. 0: none."""
+    metrics_port: int | None = field(None, change="next-attempt", ge=0, le=65535)
+    """Port of rank 0's Prometheus endpoint. 0: none. Absent: 9464 in a cluster, none on one machine."""
+    image: str | None = field(None, change="next-attempt", min_length=1, max_length=1024)
+    """Container image. Absent: the operator's own choice when the run was made."""
+    accelerator: str = field("nvidia.com/gpu", change="next-attempt", max_length=253)
+    """Extended resource that one device is to the scheduler; each pod asks for `processes` of them. Empty: CPU."""
     pod_template: dict[str, Any] = field({}, change="next-attempt")
-    """Strategic merge patch over the pod template that the operator builds."""
+    """Strategic merge patch over the pod template that the operator builds; the container is `learner`."""
 
     @model_validator(mode="after")
     def _offload_fits(self) -> Self:

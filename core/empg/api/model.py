@@ -12,10 +12,22 @@ from empg.api.base import Spec, field
 class FromRun(Spec):
     """A policy of another run to start from."""
 
-    run_dir: str = field(change="immutable", min_length=1)
-    """Run directory of the other run."""
+    name: str | None = field(None, change="immutable", min_length=1, max_length=46)
+    """Name of another EMPGRun in the same namespace. Needs a cluster."""
+    run_dir: str | None = field(None, change="immutable", min_length=1, max_length=4096)
+    """Run directory of the other run. In a cluster: below the root of the claim that holds it, which is its name."""
+    claim_name: str | None = field(None, change="immutable", min_length=1, max_length=253)
+    """PersistentVolumeClaim that holds `runDir`. Absent: the claim of this run. Needs a cluster."""
     policy: int | None = field(None, change="immutable", ge=0)
     """Policy version; the newest one when absent."""
+
+    @model_validator(mode="after")
+    def _one_place(self) -> Self:
+        if (self.name is None) == (self.run_dir is None):
+            raise ValueError("set exactly one of model.fromRun.name and model.fromRun.runDir")
+        if self.claim_name is not None and self.run_dir is None:
+            raise ValueError("model.fromRun.claimName goes with model.fromRun.runDir; remove it or set runDir")
+        return self
 
 
 class ModelSpec(Spec):

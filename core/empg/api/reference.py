@@ -24,31 +24,25 @@ iteration that is not planned yet; **next-attempt** when the learner starts agai
 
 def reference() -> str:
     """The whole page."""
-    parts = [INTRODUCTION]
-    for name, info in RunSpec.model_fields.items():
-        parts += _section(str(info.alias or name), info.annotation)
-    return "\n".join(parts)
+    return "\n".join([INTRODUCTION, *_section("spec", RunSpec)])
 
 
 def _section(path: str, model: Any) -> list[str]:
-    lines = [
-        f"## {path}\n",
-        f"{_one_line(model.__doc__)}\n",
-        "| key | type | default | edit | meaning |",
-        "|---|---|---|---|---|",
-    ]
+    rows: list[str] = []
     nested: list[str] = []
     for name, info in model.model_fields.items():
         key, below = str(info.alias or name), _spec_below(info.annotation)
+        below_path = key if model is RunSpec else f"{path}.{key}"
         if below is not None and not (info.json_schema_extra or {}):
-            nested += _section(f"{path}.{key}", below)
+            nested += _section(below_path, below)
             continue
         extra = info.json_schema_extra
         change = extra["x-empg-change"] if isinstance(extra, dict) else ""
-        lines.append(f"| `{key}` | {_type(info)} | {_default(info)} | {change} | {_one_line(info.description)} |")
+        rows.append(f"| `{key}` | {_type(info)} | {_default(info)} | {change} | {_one_line(info.description)} |")
         if below is not None:
-            nested += _section(f"{path}.{key}", below)
-    return [*lines, "", *nested]
+            nested += _section(below_path, below)
+    table = ["| key | type | default | edit | meaning |", "|---|---|---|---|---|", *rows, ""] if rows else []
+    return [f"## {path}\n", f"{_one_line(model.__doc__)}\n", *table, *nested]
 
 
 def _spec_below(annotation: Any) -> type[Spec] | None:

@@ -14,6 +14,7 @@ from empg.api.em import EMSpec
 from empg.api.evaluation import EvaluationSpec
 from empg.api.guards import GuardsSpec
 from empg.api.learner import LearnerSpec
+from empg.api.lifecycle import DeadlinesSpec, RestartsSpec
 from empg.api.model import ModelSpec
 from empg.api.objective import ObjectiveSpec
 from empg.api.optimizer import OptimizerSpec
@@ -23,6 +24,7 @@ from empg.api.task import TaskSpec
 
 API_VERSION = "empg.dev/v1alpha1"
 KIND = "EMPGRun"
+MANAGED_BY = "empg.dev/operator"
 
 
 class LoggingSpec(Spec):
@@ -47,6 +49,18 @@ class RunSpec(Spec):
     retention: RetentionSpec = section(RetentionSpec)
     guards: GuardsSpec = section(GuardsSpec)
     logging: LoggingSpec = section(LoggingSpec)
+    restarts: RestartsSpec = section(RestartsSpec)
+    deadlines: DeadlinesSpec = section(DeadlinesSpec)
+    suspend: bool = field(False, change="live")
+    """Give all pods and GPUs back; the run goes on from its newest state when this is false again."""
+    ttl_seconds_after_finished: int | None = field(None, change="live", ge=0, le=100_000_000)
+    """Remove the run's pods and other children this long after its end, never its claim. Absent: keep them."""
+    queue_name: str | None = field(None, change="immutable", min_length=1, max_length=63)
+    """Kueue queue of learner and samplers."""
+    priority_class_name: str | None = field(None, change="immutable", min_length=1, max_length=253)
+    """Priority class of all pods."""
+    managed_by: str = field(MANAGED_BY, change="immutable", min_length=1, max_length=63)
+    """Controller that is to reconcile the run; the operator leaves runs with another value alone."""
 
     @model_validator(mode="after")
     def _sections_fit(self) -> Self:
@@ -65,6 +79,11 @@ class RunSpec(Spec):
             raise ValueError(
                 f"em.samplesPerPrompt must be 2 or more for objective.preset: {self.objective.preset}, "
                 "whose advantages compare the answers of one prompt"
+            )
+        if self.sampler.roll_strategy == "Alternate" and self.em.max_staleness > 0:
+            raise ValueError(
+                "em.maxStaleness must be 0 with sampler.rollStrategy: Alternate, under which samplers and learner "
+                "never run at the same time"
             )
         return self
 

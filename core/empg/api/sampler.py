@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+import re
+from typing import Any, Literal, Self
+
+from pydantic import model_validator
 
 from empg.api.base import Spec, field
 
@@ -40,7 +43,32 @@ class SamplerSpec(Spec):
     """Work on one unit at a time with an empty prefix cache, so that an answer depends on policy and plan alone."""
     lease_seconds: float = field(30.0, change="rolls-samplers", ge=1, le=3600)
     """A claim may be taken over once its sampler made no progress for this long."""
-    metrics_port: int = field(0, change="rolls-samplers", ge=0, le=65535)
-    """Port of the Prometheus endpoint; sampler i of one machine uses port + i. 0: none."""
+    metrics_port: int | None = field(None, change="rolls-samplers", ge=0, le=65535)
+    """Port of the Prometheus endpoint; sampler i of one machine uses port + i. 0: none. Absent: 9464 in a cluster,
+    none on one machine."""
+    roll_strategy: Literal["InPlace", "RollingUpdate", "Alternate"] = field("InPlace", change="immutable")
+    """How samplers of a cluster come by a new policy. `InPlace`: they load it between two units. `RollingUpdate`: pods
+    are replaced. `Alternate`: samplers and learner take turns on the same GPUs."""
+    roll_deadline_seconds: float = field(600.0, change="live", gt=0, le=10_000_000)
+    """`InPlace`: a sampler pod that does not hold a new policy after this long is deleted."""
+    max_unavailable: int | str = field("25%", change="live")
+    """`RollingUpdate`: pods that may be away at a time, as a number or a percentage."""
+    max_surge: int | str = field(0, change="live")
+    """`RollingUpdate`: pods above `replicas` at a time, as a number or a percentage."""
+    image: str | None = field(None, change="rolls-samplers", min_length=1, max_length=1024)
+    """Container image. Absent: the operator's own choice when the run was made."""
+    accelerator: str = field("nvidia.com/gpu", change="rolls-samplers", max_length=253)
+    """Extended resource that one device is to the scheduler; each pod asks for `tensorParallel` of them. Empty: CPU."""
     pod_template: dict[str, Any] = field({}, change="rolls-samplers")
-    """Strategic merge patch over the pod template that the operator builds."""
+    """Strategic merge patch over the pod template that the operator builds; the container is `sampler`."""
+
+    @model_validator(mode="after")
+    def _can_roll(self) -> Self:
+        for name, value in (("maxUnavailable", self.max_unavailable), ("maxSurge", self.max_surge)):
+            if isinstance(value, str) and not re.fullmatch(r"(100|[1-9]?[0-9])%", value):
+                raise ValueError(f"sampler.{name} must be a whole number or a percentage from 0% to 100%")
+            if isinstance(value, int) and not 0 <= value <= 10_000:
+                raise ValueError(f"sampler.{name} must be a percentage or a number from 0 to 10000")
+        if self.max_unavailable in (0, "0%") and self.max_surge in (0, "0%"):
+            raise ValueError("sampler.maxUnavailable and sampler.maxSurge must not both be 0")
+        return self

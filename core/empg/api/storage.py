@@ -15,7 +15,9 @@ class StorageSpec(Spec):
     size: str = field("100Gi", change="live", pattern=r"^[1-9][0-9]*(Mi|Gi|Ti)$")
     """Size of the claim that is made; may grow."""
     storage_class_name: str | None = field(None, change="immutable", min_length=1, max_length=253)
-    """Storage class of the claim that is made; it must allow ReadWriteMany for more than one node."""
+    """Storage class of the claim that is made. Absent: the cluster's default."""
+    access_mode: Literal["ReadWriteMany", "ReadWriteOnce"] = field("ReadWriteMany", change="immutable")
+    """Access mode of the claim that is made. `ReadWriteOnce` keeps all pods of the run on one node."""
     when_deleted: Literal["Retain", "Delete"] = field("Retain", change="live")
     """What becomes of the claim when the run is deleted."""
     adopt: bool = field(False, change="immutable")

@@ -1,0 +1,45 @@
+"""``spec.restarts`` and ``spec.deadlines``: how often a run is tried again in a cluster, and how long it may take."""
+
+from __future__ import annotations
+
+from typing import Self
+
+from pydantic import model_validator
+
+from empg.api.base import Spec, field
+
+
+class RestartsSpec(Spec):
+    """Attempts of the learner after crashes. Evictions, preemptions and suspensions cost nothing."""
+
+    limit: int = field(10, change="live", ge=0, le=10_000)
+    """Crashes after which the run has failed."""
+    backoff_seconds: float = field(10.0, change="live", ge=0, le=3600)
+    """Wait before the attempt after a crash; doubles with every further crash that made no progress."""
+    max_backoff_seconds: float = field(300.0, change="live", ge=0, le=86_400)
+    """Longest wait between two attempts."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.backoff_seconds > self.max_backoff_seconds:
+            raise ValueError("restarts.backoffSeconds must not be above restarts.maxBackoffSeconds")
+        return self
+
+
+class DeadlinesSpec(Spec):
+    """Longest times in seconds, by the operator's clock. A run that passes one has failed, and says which. Absent:
+    no limit. Time in suspension or in a queue does not count."""
+
+    pending_seconds: float | None = field(86_400.0, change="live", gt=0, le=100_000_000)
+    """Until all pods of an attempt run."""
+    hold_seconds: float | None = field(900.0, change="live", gt=0, le=100_000_000)
+    """A run that has had only its learner or only a part of its learner for so long gives all back and tries again
+    later, so that two half-started runs do not wait for each other."""
+    sampling_seconds: float | None = field(None, change="live", gt=0, le=100_000_000)
+    """One E-step."""
+    learning_seconds: float | None = field(None, change="live", gt=0, le=100_000_000)
+    """One M-step, publication included."""
+    rolling_seconds: float | None = field(None, change="live", gt=0, le=100_000_000)
+    """Until all samplers hold a new policy."""
+    run_seconds: float | None = field(None, change="live", gt=0, le=100_000_000)
+    """The whole run."""
