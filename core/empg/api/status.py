@@ -1,0 +1,180 @@
+"""``status`` of an ``EMPGRun``: what is written by whom. The CRD's schema of it is generated from here."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from empg.api.base import Spec
+
+Phase = Literal[
+    "Pending",
+    "Queued",
+    "Starting",
+    "Sampling",
+    "Learning",
+    "Evaluating",
+    "Restarting",
+    "Suspended",
+    "Complete",
+    "Failed",
+]
+"""What the run does, for people. Derived from everything else; nothing is decided by it."""
+
+Turn = Literal["learner", "samplers"]
+
+
+class Condition(Spec):
+    """One statement about the run, as Kubernetes' API conventions have it."""
+
+    type: str
+    status: Literal["True", "False", "Unknown"]
+    reason: str
+    """One word in CamelCase: why the statement is as it is."""
+    message: str
+    """The same for people, with what to do about it."""
+    last_transition_time: str
+    """When `status` changed last."""
+    observed_generation: int
+    """Generation of the spec that this was said of."""
+
+
+class SamplerCount(Spec):
+    """Sampler pods."""
+
+    desired: int = 0
+    """Pods that are wanted now; 0 while the learner has the GPUs to itself or the run is suspended."""
+    replicas: int = 0
+    """Pods that exist."""
+    ready: int = 0
+    """Pods whose engine holds a policy."""
+    summary: str = "0/0"
+    """ready/desired, for the table that kubectl prints."""
+
+
+class Clock(Spec):
+    """What the run waits for, and since when by the operator's clock; deadlines are measured by it."""
+
+    waiting_for: Literal["pods", "sampling", "learning", "roll", "nothing"]
+    iteration: int = 0
+    since: str
+
+
+class Storage(Spec):
+    """Where the run directory is."""
+
+    claim_name: str
+    path: str
+    """Directory below the root of the claim."""
+
+
+class Lineage(Spec):
+    """The run whose policy this run started from."""
+
+    run: str
+    uid: str = ""
+    claim_name: str
+    path: str
+    policy: int | None = None
+
+
+class Revisions(Spec):
+    """Frozen pod templates in use, by the names of their ControllerRevisions."""
+
+    sampler: str = ""
+    learner: str = ""
+
+
+class PolicyCount(Spec):
+    """Samplers that hold a version."""
+
+    policy: int
+    samplers: int
+
+
+class Progress(Spec):
+    """How far the learner is. Written by the learner alone, under the field manager `empg-learner`."""
+
+    attempt: int
+    """Number of the learner's attempt, as in the name of its Job."""
+    iteration: int
+    iterations: int
+    phase: Literal["starting", "sampling", "learning", "publishing", "evaluating", "done"]
+    policy_version: int | None = None
+    units_done: int = 0
+    units_total: int = 0
+    reward: float | None = None
+    """Mean reward of the newest complete iteration."""
+    accuracy: float | None = None
+    """Share of right answers in it."""
+    evaluation: float | None = None
+    """Greedy accuracy on held-out problems of the newest evaluated policy."""
+    kl: float | None = None
+    """Divergence of the learner from the behaviour policy in nats per token."""
+    tokens_per_second: float | None = None
+    staleness: float | None = None
+    """Mean age of the sampling policy in versions."""
+    sampler_versions: tuple[PolicyCount, ...] = Field((), max_length=16)
+    laggards: tuple[str, ...] = Field((), max_length=8)
+    """Samplers, by pod name, that do not hold the newest policy."""
+    updated: str
+    """By the learner's clock."""
+
+
+class Iteration(Spec):
+    """One of the newest iterations."""
+
+    iteration: int
+    reward: float | None = None
+    accuracy: float | None = None
+    evaluation: float | None = None
+    kl: float | None = None
+    entropy: float | None = None
+    seconds: float | None = None
+
+
+class RunStatus(Spec):
+    """The whole status. `progress` and `recent` are the learner's, `sampled` the samplers', the rest the operator's."""
+
+    observed_generation: int = 0
+    phase: Phase = "Pending"
+    conditions: tuple[Condition, ...] = ()
+    attempt: int = 0
+    """Number of the newest attempt of the learner; its Job carries it in its name."""
+    restarts: int = 0
+    """Crashes so far, as `spec.restarts.limit` counts them."""
+    fruitless_restarts: int = 0
+    """Crashes since an attempt made progress, which the backoff grows with."""
+    attempt_iteration: int = 0
+    """Iteration at which the newest attempt started."""
+    judged_attempt: int = 0
+    """Newest attempt whose end has been taken into account."""
+    next_attempt_time: str | None = None
+    """No attempt is started before."""
+    turn: Turn = "learner"
+    """Under `rollStrategy: Alternate`, whose turn it is."""
+    start_time: str | None = None
+    """When the run was taken up first."""
+    active_seconds: float = 0.0
+    """Time that counts against `deadlines.runSeconds` up to `active_since`."""
+    active_since: str | None = None
+    completion_time: str | None = None
+    clock: Clock | None = None
+    rolled_policy: int | None = None
+    """Newest policy that samplers are asked to hold."""
+    roll_started: str | None = None
+    """When they were first asked to hold it."""
+    laggard_deleted: str | None = None
+    """When a sampler pod was last deleted because it did not."""
+    samplers: SamplerCount = Field(default_factory=SamplerCount)
+    selector: str = ""
+    """Label selector of sampler pods, for the scale subresource."""
+    revisions: Revisions = Field(default_factory=Revisions)
+    storage: Storage | None = None
+    lineage: Lineage | None = None
+    progress: Progress | None = None
+    recent: tuple[Iteration, ...] = Field((), max_length=5)
+    sampled: int | None = None
+    """Under `rollStrategy: Alternate`: the attempt whose planned units are all there. Written by samplers, under the
+    field manager `empg-sampler`."""

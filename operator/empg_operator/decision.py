@@ -1,0 +1,84 @@
+"""What planning takes and gives: plain values between the code that looks, that decides and that acts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Manifest = Mapping[str, Any]
+"""An object of the API as JSON data."""
+
+Propagation = Literal["Background", "Foreground"]
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What a look at a run's pods, claim and their events showed; lists as the API server gave them."""
+
+    taken: float
+    """Seconds since the epoch."""
+    pods: tuple[Manifest, ...] = ()
+    claims: tuple[Manifest, ...] = ()
+    events: tuple[Manifest, ...] = ()
+
+
+@dataclass(frozen=True)
+class Observed:
+    """A run and its surroundings at one moment."""
+
+    run: Manifest
+    """The EMPGRun as the API server has it."""
+    children: Mapping[tuple[str, str], Manifest] = field(default_factory=dict)
+    """Children by (kind, name): Deployments, Jobs, ControllerRevisions, ConfigMaps, … that carry the run's label and
+    that the run owns, and its claim."""
+    parent: Manifest | None = None
+    """The EMPGRun that `model.fromRun.name` names, if it exists."""
+    diagnosis: Diagnosis | None = None
+    """The newest look, if one was asked for."""
+    refusals: Mapping[str, str] = field(default_factory=dict)
+    """Digest of a pod template: why the API server refuses such a pod; empty text: it takes it."""
+    pod_monitors: bool = False
+    """Whether the cluster has the kind PodMonitor."""
+
+
+@dataclass(frozen=True)
+class Reference:
+    """An object to delete."""
+
+    kind: str
+    name: str
+    uid: str | None = None
+    """Delete only the object of this UID."""
+    propagation: Propagation = "Background"
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something to tell the user in the run's events."""
+
+    type: Literal["Normal", "Warning"]
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to do now. Everything is idempotent; it is done in the order of the fields."""
+
+    try_pods: Mapping[str, Manifest] = field(default_factory=dict)
+    """Pods to create in a dry run, by the digest of their template; the answer comes as ``Observed.refusals``, and
+    planning is repeated before anything else is done."""
+    diagnose: bool = False
+    """Take a ``Diagnosis`` and plan again before anything else is done."""
+    apply: tuple[Manifest, ...] = ()
+    """Server-side apply, forced, under our field manager."""
+    create: tuple[Manifest, ...] = ()
+    """Create; one that exists is left as it is."""
+    delete: tuple[Reference, ...] = ()
+    status: Manifest | None = None
+    """All of the status that is ours; None: leave it."""
+    events: tuple[Event, ...] = ()
+    """Sent after the status was written."""
+    requeue_after: float | None = None
+    """Seconds after which to plan again although nothing changed."""

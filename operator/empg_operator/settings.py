@@ -1,0 +1,41 @@
+"""What whoever runs the operator decides; the chart's values become these, as command line flags."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
+
+
+class Settings(BaseModel):
+    """Settings of one operator process."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    sampler_image: str = "empg-sampler:latest"
+    """Image of sampler pods of runs that name none."""
+    learner_image: str = "empg-trainer:latest"
+    """Image of learner pods of runs that name none."""
+    image_pull_policy: str = "IfNotPresent"
+    image_pull_secrets: tuple[str, ...] = ()
+    """Names of pull secrets in the namespaces of runs."""
+    namespaces: tuple[str, ...] = ()
+    """Namespaces to watch. Empty: all."""
+    workers: int = Field(8, ge=1, le=256)
+    """Runs that are reconciled at a time."""
+    resync_seconds: float = Field(300.0, gt=0)
+    """Time between two lists of the children that are not watched."""
+    metrics_port: int = Field(8080, ge=0, le=65535)
+    """Port of `/metrics`, `/healthz` and `/readyz`."""
+    network_policies: bool = False
+    """Whether to make a NetworkPolicy for every run."""
+    extra_egress: tuple[dict[str, JsonValue], ...] = ()
+    """Further egress rules of those policies."""
+    api_server_cidrs: tuple[str, ...] = ()
+    """Addresses of the API server, for those policies."""
+    pod_monitor_labels: dict[str, str] = {}
+    """Labels of the PodMonitors, as the cluster's Prometheus selects them."""
+    pod_monitors: bool = True
+    """Whether to make a PodMonitor for every run where the cluster has that kind."""
+    leader_election: bool = False
+    """Whether replicas of the operator elect the one that works, by a Lease."""
+    lease_namespace: str = "default"
+    """Namespace of that Lease."""
