@@ -1,0 +1,1 @@
+"""A Kubernetes control plane on this machine: etcd, API server, controllers, scheduler; no node unless simulated."""

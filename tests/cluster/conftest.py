@@ -1,0 +1,61 @@
+"""One real control plane for all tests of this directory, and a fresh namespace for each test."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from hack import tools
+from hack.controlplane import plane
+from hack.controlplane.access import Access
+
+ACCOUNT_SECONDS = 30.0
+
+
+@pytest.fixture(scope="session")
+def control_plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Access]:
+    """An administrator's access to the cluster of ``$EMPG_TEST_KUBECONFIG``, or to a control plane without nodes.
+
+    Without the programs of a control plane the tests are skipped; they fail where ``CI=true``.
+    """
+    existing = os.environ.get("EMPG_TEST_KUBECONFIG")
+    if existing:
+        yield Access(Path(existing), _installed("kubectl"), _installed("helm"))
+        return
+    try:
+        kubectl, helm = tools.path("kubectl"), tools.path("helm")
+        running = plane.start(tmp_path_factory.mktemp("control-plane"))
+    except tools.ToolError as error:
+        if os.environ.get("CI") == "true":
+            raise
+        pytest.skip(f"no control plane: {error}")
+    try:
+        yield Access(running.kubeconfig, kubectl, helm, running.audit_log)
+    finally:
+        running.end()
+
+
+@pytest.fixture
+def namespace(control_plane: Access) -> Iterator[str]:
+    """A namespace of this test alone, in which pods can be created; it goes in the background afterwards."""
+    name = f"test-{uuid.uuid4().hex[:8]}"
+    control_plane.kubectl("create", "namespace", name)
+    deadline = time.monotonic() + ACCOUNT_SECONDS
+    while not control_plane.kubectl("get", "serviceaccounts", "-n", name, "-o", "name"):
+        assert time.monotonic() < deadline, f"no service account appeared in namespace {name}"
+        time.sleep(0.02)
+    yield name
+    control_plane.kubectl("delete", "namespace", name, "--wait=false")
+
+
+def _installed(program: str) -> Path:
+    found = shutil.which(program)
+    if found is None:
+        pytest.fail(f"EMPG_TEST_KUBECONFIG is set, but {program} is not in PATH; install it")
+    return Path(found)
