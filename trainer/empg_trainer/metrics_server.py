@@ -15,6 +15,10 @@ GAUGES = {
     "loss": ("loss", "Loss of the M-step."),
     "entropy": ("entropy_nats", "Mean entropy per token."),
     "kl_behaviour": ("kl_behaviour_nats", "Estimated KL divergence of the learner from the sampler, per token."),
+    "ratio_min": ("importance_ratio_min", "Smallest probability ratio of a token, learner over sampler."),
+    "ratio_mean": ("importance_ratio_mean", "Mean probability ratio of a token, learner over sampler."),
+    "ratio_max": ("importance_ratio_max", "Largest probability ratio of a token, learner over sampler."),
+    "filtered_share": ("filtered_ratio", "Share of graded answers that the objective's filters left out."),
     "logprob_mismatch": ("logprob_mismatch_nats", "Mean |sampler - learner| log-prob per token of the same policy."),
     "grad_norm": ("gradient_norm", "Global gradient norm before clipping."),
     "learning_rate": ("learning_rate", "Learning rate."),
@@ -42,12 +46,13 @@ class LearnerMetrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-
-        def gauge(name: str, description: str, labels: tuple[str, ...] = ()) -> Gauge:
-            return Gauge(f"empg_learner_{name}", description, labels, registry=self.registry)
-
-        self._gauges = {key: gauge(name, description) for key, (name, description) in GAUGES.items()}
-        self._phase = gauge("phase_seconds", "Duration of a phase of the newest iteration.", ("phase",))
+        self._gauges: dict[str, Gauge] = {}
+        self._phase = Gauge(
+            "empg_learner_phase_seconds",
+            "Duration of a phase of the newest iteration.",
+            ("phase",),
+            registry=self.registry,
+        )
         self._counters = {
             key: Counter(f"empg_learner_{name}", description, registry=self.registry)
             for key, (name, description) in COUNTERS.items()
@@ -59,13 +64,19 @@ class LearnerMetrics:
         start_http_server(port, registry=self.registry)
 
     def observe(self, figures: Mapping[str, Any]) -> None:
-        """Take the figures of an iteration; those without a value leave their gauge as it is."""
-        for key, gauge in self._gauges.items():
+        """Take the figures of an iteration, or some newer ones of it; those without a value leave their gauge as it is.
+
+        A gauge appears with its first value: after a restart no figure falls to 0 until the next iteration is made.
+        """
+        for key, (name, description) in GAUGES.items():
             if figures.get(key) is not None:
-                gauge.set(figures[key])
+                if key not in self._gauges:
+                    self._gauges[key] = Gauge(f"empg_learner_{name}", description, registry=self.registry)
+                self._gauges[key].set(figures[key])
         for phase in PHASES:
             if figures.get(f"seconds_{phase}") is not None:
                 self._phase.labels(phase).set(figures[f"seconds_{phase}"])
         for key, counter in self._counters.items():
             counter.inc(figures.get(key) or 0)
-        self._iterations.inc()
+        if "iteration" in figures:
+            self._iterations.inc()
