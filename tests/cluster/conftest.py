@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from simulated_node import SimulatedNode
 
 from hack import tools
 from hack.controlplane import plane
@@ -52,6 +53,13 @@ def namespace(control_plane: Access) -> Iterator[str]:
         time.sleep(0.02)
     yield name
     control_plane.kubectl("delete", "namespace", name, "--wait=false")
+
+
+@pytest.fixture
+def node(control_plane: Access, namespace: str) -> Iterator[SimulatedNode]:
+    """A node of this test alone, on which every pod runs unless the test says otherwise."""
+    with SimulatedNode(control_plane.kubeconfig, f"node-of-{namespace}") as node:
+        yield node
 
 
 def _installed(program: str) -> Path:
