@@ -8,6 +8,7 @@ from empg.api.run import EMPGRun
 from empg.cli.run import load_with_overrides
 from empg.local.prepare import AlreadyRunning, exclusive, prepare_directory, refused_edit
 from empg.rundir.identity import ForeignRun
+from empg.rundir.specs import write_spec
 from empg.store.posix import PosixStore
 
 
@@ -34,6 +35,17 @@ def test_another_run_is_refused_by_uid_name_or_seed_and_adopted_on_request(tmp_p
     document = run(uid="two").manifest()
     document["spec"]["storage"]["adopt"] = True
     assert prepare_directory(store, EMPGRun.model_validate(document)).uid == mine.uid
+
+
+def test_an_immutable_edit_since_the_start_is_named(tmp_path: Path) -> None:
+    store, first = PosixStore(tmp_path), run(uid="one")
+    prepare_directory(store, first)
+    with pytest.raises(ForeignRun, match=r"run.json: a field of spec is immutable"):
+        prepare_directory(store, run(uid="one", seed=7))
+    write_spec(store, 0, first.spec)
+    with pytest.raises(ForeignRun, match=r"spec\.em\.seed is immutable"):
+        prepare_directory(store, run(uid="one", seed=7))
+    assert prepare_directory(store, run(uid="one", iterations=9)).uid == "one"
 
 
 def test_one_empg_run_at_a_time(tmp_path: Path) -> None:

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
-from empg.api.base import Spec, field, section
+from empg.api.base import LABEL, RUN_NAME, RUN_NAME_LENGTH, SUBDOMAIN, Spec, field, section
 from empg.api.em import EMSpec
 from empg.api.evaluation import EvaluationSpec
 from empg.api.guards import GuardsSpec
+from empg.api.knobs import COMPARES_GROUP, USES_RATIO, any_cel, any_met
 from empg.api.learner import LearnerSpec
 from empg.api.lifecycle import DeadlinesSpec, RestartsSpec
 from empg.api.model import ModelSpec
 from empg.api.objective import ObjectiveSpec
 from empg.api.optimizer import OptimizerSpec
+from empg.api.rule import Rule
 from empg.api.sampler import SamplerSpec
 from empg.api.storage import RetentionSpec, StorageSpec
 from empg.api.task import TaskSpec
@@ -55,37 +57,49 @@ class RunSpec(Spec):
     """Give all pods and GPUs back; the run goes on from its newest state when this is false again."""
     ttl_seconds_after_finished: int | None = field(None, change="live", ge=0, le=100_000_000)
     """Remove the run's pods and other children this long after its end, never its claim. Absent: keep them."""
-    queue_name: str | None = field(None, change="immutable", min_length=1, max_length=63)
+    queue_name: str | None = field(None, change="immutable", max_length=63, pattern=LABEL)
     """Kueue queue of learner and samplers."""
-    priority_class_name: str | None = field(None, change="immutable", min_length=1, max_length=253)
+    priority_class_name: str | None = field(None, change="immutable", max_length=253, pattern=SUBDOMAIN)
     """Priority class of all pods."""
     managed_by: str = field(MANAGED_BY, change="immutable", min_length=1, max_length=63)
     """Controller that is to reconcile the run; the operator leaves runs with another value alone."""
 
-    @model_validator(mode="after")
-    def _sections_fit(self) -> Self:
-        if (self.sampler.top_p < 1 or self.sampler.top_k > 0) and self.objective.resolve().uses_ratio:
-            raise ValueError(
-                "sampler.topP and sampler.topK must stay at 1 and 0 with an objective that uses importance ratios "
-                f"(objective.preset: {self.objective.preset}): log-probs of a truncated distribution would bias them"
-            )
-        longest = self.task.max_prompt_tokens + self.sampler.max_tokens
-        if self.sampler.max_model_length is not None and self.sampler.max_model_length < longest:
-            raise ValueError(
-                f"sampler.maxModelLength ({self.sampler.max_model_length}) is below task.maxPromptTokens + "
-                f"sampler.maxTokens ({longest})"
-            )
-        if self.em.samples_per_prompt < 2 and self.objective.resolve().needs_group:
-            raise ValueError(
-                f"em.samplesPerPrompt must be 2 or more for objective.preset: {self.objective.preset}, "
-                "whose advantages compare the answers of one prompt"
-            )
-        if self.sampler.roll_strategy == "Alternate" and self.em.max_staleness > 0:
-            raise ValueError(
-                "em.maxStaleness must be 0 with sampler.rollStrategy: Alternate, under which samplers and learner "
-                "never run at the same time"
-            )
-        return self
+    rules = (
+        Rule(
+            "sampler.topP",
+            "sampler.topP and sampler.topK must stay at 1 and 0 with an objective that uses importance ratios "
+            "({self.objective.preset}): log-probs of a truncated distribution would bias them",
+            cel=f"(self.sampler.topP == 1.0 && self.sampler.topK == 0) || !{any_cel(USES_RATIO, 'self.objective')}",
+            holds=lambda run: (
+                (run.sampler.top_p == 1 and run.sampler.top_k == 0) or not any_met(USES_RATIO, run.objective)
+            ),
+        ),
+        Rule(
+            "sampler.maxModelLength",
+            "sampler.maxModelLength ({self.sampler.max_model_length}) is below task.maxPromptTokens "
+            "({self.task.max_prompt_tokens}) + sampler.maxTokens ({self.sampler.max_tokens})",
+            cel="!has(self.sampler.maxModelLength) || "
+            "self.sampler.maxModelLength >= self.task.maxPromptTokens + self.sampler.maxTokens",
+            holds=lambda run: (
+                run.sampler.max_model_length is None
+                or run.sampler.max_model_length >= run.task.max_prompt_tokens + run.sampler.max_tokens
+            ),
+        ),
+        Rule(
+            "em.samplesPerPrompt",
+            "em.samplesPerPrompt must be 2 or more with an objective ({self.objective.preset}) whose advantages "
+            "compare the answers of one prompt",
+            cel=f"self.em.samplesPerPrompt >= 2 || !{any_cel(COMPARES_GROUP, 'self.objective')}",
+            holds=lambda run: run.em.samples_per_prompt >= 2 or not any_met(COMPARES_GROUP, run.objective),
+        ),
+        Rule(
+            "em.maxStaleness",
+            "em.maxStaleness must be 0 with sampler.rollStrategy: Alternate, under which samplers and learner never "
+            "run at the same time",
+            cel="self.sampler.rollStrategy != 'Alternate' || self.em.maxStaleness == 0",
+            holds=lambda run: run.sampler.roll_strategy != "Alternate" or run.em.max_staleness == 0,
+        ),
+    )
 
     @property
     def model_length(self) -> int:
@@ -97,8 +111,9 @@ class Metadata(Spec):
     """The part of Kubernetes' object metadata that a run reads; everything else is kept out of the way."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", alias_generator=to_camel)
-    name: str = Field(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", max_length=46)
-    """Name of the run: lower-case letters, digits and '-'; 46 characters at most, so that children's names fit."""
+    name: str = Field(pattern=RUN_NAME, max_length=RUN_NAME_LENGTH)
+    """Name of the run: a lower-case letter, then lower-case letters, digits and '-'; 46 characters at most, so that
+    children's names fit."""
     namespace: str | None = None
     uid: str | None = None
     """Set by the API server; a local run makes its own."""
@@ -134,6 +149,19 @@ def immutable_part(spec: RunSpec) -> dict[str, Any]:
         return picked
 
     return pick(spec)
+
+
+def immutable_difference(old: RunSpec, new: RunSpec) -> str | None:
+    """Dotted path of the first immutable field in which two specs differ; None if they differ in none."""
+
+    def differs(old: object, new: object, path: str) -> str | None:
+        if not isinstance(old, dict) or not isinstance(new, dict):
+            return None if old == new else path
+        keys = [*old, *(key for key in new if key not in old)]
+        paths = (differs(old.get(key), new.get(key), f"{path}.{key}") for key in keys)
+        return next((found for found in paths if found), None)
+
+    return differs(immutable_part(old), immutable_part(new), "spec")
 
 
 def spec_digest(spec: RunSpec) -> str:

@@ -10,8 +10,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from empg.api.run import EMPGRun, immutable_part, spec_digest
-from empg.rundir.identity import Identity, prepare, read_identity
+from empg.api.run import EMPGRun, immutable_difference, spec_digest
+from empg.rundir import keys
+from empg.rundir.identity import ForeignRun, Identity, prepare, read_identity
+from empg.rundir.specs import immutable_edit
 from empg.store.base import KeyMissing, Store
 
 
@@ -41,13 +43,20 @@ def exclusive(root: Path) -> Iterator[None]:
 
 def prepare_directory(store: Store, run: EMPGRun) -> Identity:
     """Claim a new directory for the run, or recognise the run's own; ForeignRun when it belongs to another."""
-    uid = run.metadata.uid
-    if uid is None:  # A local run: the directory knows who it is.
-        try:
-            uid = read_identity(store).uid
-        except KeyMissing:
-            uid = str(uuid.uuid4())
+    try:
+        found = read_identity(store)
+    except KeyMissing:
+        found = None
+    # A local run has no UID of its own: the directory knows who it is.
+    uid = run.metadata.uid or (found.uid if found else str(uuid.uuid4()))
     identity = Identity(uid=uid, name=run.metadata.name, spec_digest=spec_digest(run.spec))
+    if found and (found.uid, found.name) == (identity.uid, identity.name) and not run.spec.storage.adopt:
+        field = immutable_edit(store, run.spec)
+        if field:
+            raise ForeignRun(
+                f"{keys.RUN}: {field} is immutable and was changed since run {found.name!r} started here; change it "
+                "back, use another directory, or set storage.adopt: true to continue what is there"
+            )
     return prepare(store, identity, adopt=run.spec.storage.adopt)
 
 
@@ -60,15 +69,5 @@ def refused_edit(old: EMPGRun, new: EMPGRun) -> str | None:
     """Why an edit of a running manifest can't be taken: the first immutable field that differs."""
     if old.metadata.name != new.metadata.name:
         return "metadata.name is immutable; change it back"
-    path = _first_difference(immutable_part(old.spec), immutable_part(new.spec), "spec")
+    path = immutable_difference(old.spec, new.spec)
     return f"{path} is immutable; change it back, or start a new run" if path else None
-
-
-def _first_difference(old: object, new: object, path: str) -> str | None:
-    if isinstance(old, dict) and isinstance(new, dict):
-        for key in [*old, *(key for key in new if key not in old)]:
-            found = _first_difference(old.get(key), new.get(key), f"{path}.{key}")
-            if found:
-                return found
-        return None
-    return None if old == new else path
