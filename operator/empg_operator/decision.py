@@ -37,7 +37,8 @@ class Observed:
     diagnosis: Diagnosis | None = None
     """The newest look, if one was asked for."""
     refusals: Mapping[str, str] = field(default_factory=dict)
-    """Digest of a pod template: why the API server refuses such a pod; empty text: it takes it."""
+    """Digest of a pod template: why the API server refuses such a pod; empty text: it takes it. A refusal is forgotten
+    after a minute, as its cause may lie outside the template."""
     pod_monitors: bool = False
     """Whether the cluster has the kind PodMonitor."""
 
@@ -77,7 +78,8 @@ class Plan:
     """Create; one that exists is left as it is."""
     delete: tuple[Reference, ...] = ()
     status: Manifest | None = None
-    """All of the status that is ours; None: leave it."""
+    """All of the status that is ours; None: leave it. It is a function of the status that was observed, so it is
+    written under the `resourceVersion` that was observed, and planning is repeated on a conflict."""
     events: tuple[Event, ...] = ()
     """Sent after the status was written."""
     requeue_after: float | None = None

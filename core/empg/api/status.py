@@ -51,12 +51,14 @@ class SamplerCount(Spec):
     """Pods whose engine holds a policy."""
     summary: str = "0/0"
     """ready/desired, for the table that kubectl prints."""
+    counted: str | None = None
+    """When they were counted; a rollout of many pods is not written down pod by pod."""
 
 
 class Clock(Spec):
     """What the run waits for, and since when by the operator's clock; deadlines are measured by it."""
 
-    waiting_for: Literal["pods", "sampling", "learning", "roll", "nothing"]
+    waiting_for: Literal["pods", "sampling", "learning", "nothing"]
     iteration: int = 0
     since: str
 
@@ -146,6 +148,10 @@ class RunStatus(Spec):
     """Crashes so far, as `spec.restarts.limit` counts them."""
     fruitless_restarts: int = 0
     """Crashes since an attempt made progress, which the backoff grows with."""
+    uncharged_ends: int = 0
+    """Other ends of attempts since one made progress; the backoff holds after some of them too."""
+    attempt_start_time: str | None = None
+    """When the newest attempt was started."""
     attempt_iteration: int = 0
     """Iteration at which the newest attempt started."""
     judged_attempt: int = 0
@@ -161,10 +167,12 @@ class RunStatus(Spec):
     active_since: str | None = None
     completion_time: str | None = None
     clock: Clock | None = None
+    held_since: str | None = None
+    """Since when only a part of the pods that the run needs has devices."""
     rolled_policy: int | None = None
-    """Newest policy that samplers are asked to hold."""
+    """Policy that all samplers were last asked to hold, or a newer one. The next one follows when they do."""
     roll_started: str | None = None
-    """When they were first asked to hold it."""
+    """Since when they are asked to; absent when they do."""
     laggard_deleted: str | None = None
     """When a sampler pod was last deleted because it did not."""
     samplers: SamplerCount = Field(default_factory=SamplerCount)
