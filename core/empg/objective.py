@@ -43,10 +43,8 @@ class Objective:
     """One setting of all knobs, in the order in which they act. ``empg.api.objective`` says what each value means.
 
     A knob that depends on another (``clip_low`` on ``surrogate``, ``kl_beta`` on ``kl``, …) is idle while that one is
-    off; its value is then what a manifest gets that only switches the other one on.
-
-    Raises:
-        ValueError: for combinations that have no meaning; the message names the manifest's field and the remedy.
+    off; its value is then what a manifest gets that only switches the other one on. Combinations that have no meaning
+    are refused where manifests are read, by ``empg.api.objective``.
     """
 
     reward_map: RewardMap = "identity"
@@ -74,37 +72,6 @@ class Objective:
     is_correction: ISCorrection = "none"
     is_cap: float = 2.0
     entropy_coef: float = 0.0
-
-    def __post_init__(self) -> None:
-        if self.scale != "none" and self.baseline == "none":
-            raise ValueError(
-                f"objective.scale: {self.scale} divides by a spread that is 0 when all rewards are equal; "
-                "set objective.baseline, or objective.scale: none"
-            )
-        if self.scale == "group-std" and self.baseline not in GROUP_BASELINES:
-            raise ValueError(
-                "objective.scale: group-std needs an objective.baseline of the group "
-                f"({', '.join(GROUP_BASELINES)}), not {self.baseline}"
-            )
-        if self.kl == "reward" and self.kl_estimator != "k1":
-            raise ValueError(
-                f"objective.kl: reward needs objective.klEstimator: k1, not {self.kl_estimator}; "
-                "the other estimators are for objective.kl: loss"
-            )
-        if self.uses_clip and self.ratio_level == "sequence" and self.token_level:
-            raise ValueError(
-                "objective.ratioLevel: sequence needs one advantage per answer, but objective.kl: reward with "
-                "objective.baseline: token-mean makes one per token; set objective.ratioLevel: token"
-            )
-        if self.dual_clip != 0 and self.dual_clip <= 1:
-            raise ValueError(f"objective.dualClip must be 0 (off) or above 1, not {self.dual_clip:g}")
-        if self.is_correction != "none" and self.uses_clip and self.old_logprobs == "behaviour":
-            raise ValueError(
-                "objective.isCorrection corrects from the sampler to the old policy, which objective.oldLogprobs: "
-                "behaviour makes the same; set objective.oldLogprobs: recomputed or objective.isCorrection: none"
-            )
-        if len(set(self.filters)) != len(self.filters):
-            raise ValueError("objective.filters names a filter twice; remove one")
 
     @property
     def uses_clip(self) -> bool:

@@ -136,8 +136,8 @@ def test_what_presets_need() -> None:
         ({"filters": ["all-right", "all-right"]}, "objective.filters names a filter twice"),
         ({"baseline": "none"}, "set objective.baseline, or objective.scale: none"),
         ({"scale": "group-std"}, "objective.scale: group-std needs an objective.baseline of the group"),
-        ({"kl": "reward"}, "objective.kl: reward needs objective.klEstimator: k1, not k3"),
-        ({"preset": "grpo", "dualClip": 0.5}, "objective.dualClip must be 0 (off) or above 1, not 0.5"),
+        ({"kl": "reward"}, "objective.kl: reward needs objective.klEstimator: k1; the other"),
+        ({"preset": "grpo", "dualClip": 0.5}, "objective.dualClip (0.5) must be 0 (off) or above 1"),
         ({"preset": "reinforce++", "ratioLevel": "sequence"}, "set objective.ratioLevel: token"),
         (
             {"preset": "grpo", "isCorrection": "truncated", "oldLogprobs": "behaviour"},

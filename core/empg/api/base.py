@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema, model_validator
 from pydantic.alias_generators import to_camel
+
+from empg.api.rule import Rule
 
 Change = Literal["immutable", "live", "next-attempt", "rolls-samplers"]
 """What an edit of a field does to a run that exists:
@@ -13,6 +15,22 @@ Change = Literal["immutable", "live", "next-attempt", "rolls-samplers"]
 ``immutable`` is refused, ``live`` is picked up at the next unplanned iteration, ``next-attempt`` when the learner
 starts again, ``rolls-samplers`` when sampler pods are replaced.
 """
+
+
+RUN_NAME = r"^[a-z]([-a-z0-9]*[a-z0-9])?$"
+"""Names of runs: Services are named after them."""
+RUN_NAME_LENGTH = 46
+"""Leaves 17 of 63 characters for what pods of a learner add to it: ``-learner-<attempt>-<index>``."""
+LABEL = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
+SUBDOMAIN = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$"
+"""Names of most objects of Kubernetes."""
+EXTENDED_RESOURCE = r"^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$"
+"""``domain/name``, or empty."""
+
+DeviceIndex = Annotated[int, Field(ge=0, le=1023)]
+
+IntOrPercent = Annotated[int | str, WithJsonSchema({"x-kubernetes-int-or-string": True, "maxLength": 4})]
+"""A number, or a percentage like ``25%``; a rule says which texts are one."""
 
 
 class Spec(BaseModel):
@@ -27,6 +45,15 @@ class Spec(BaseModel):
         allow_inf_nan=False,
         use_attribute_docstrings=True,
     )
+    rules: ClassVar[tuple[Rule, ...]] = ()
+    """What the section demands of its fields together."""
+
+    @model_validator(mode="after")
+    def _rules_hold(self) -> Self:
+        for rule in self.rules:
+            if not rule.holds(self):
+                raise ValueError(rule.refusal(self))
+        return self
 
 
 def field(default: Any = ..., *, change: Change, **bounds: Any) -> Any:

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Self
-
-from pydantic import model_validator
-
 from empg.api.base import Spec, field
+from empg.api.rule import Rule
 
 
 class EMSpec(Spec):
@@ -28,11 +25,13 @@ class EMSpec(Spec):
     unit_attempts: int = field(3, change="live", ge=1, le=100)
     """A unit whose attempts failed this often is void: left out of its iteration, and counted."""
 
-    @model_validator(mode="after")
-    def _units_divide(self) -> Self:
-        if self.prompts_per_iteration % min(self.prompts_per_unit, self.prompts_per_iteration):
-            raise ValueError(
-                f"em.promptsPerUnit ({self.prompts_per_unit}) must divide em.promptsPerIteration "
-                f"({self.prompts_per_iteration})"
-            )
-        return self
+    rules = (
+        Rule(
+            "promptsPerUnit",
+            "em.promptsPerUnit ({self.prompts_per_unit}) must divide em.promptsPerIteration "
+            "({self.prompts_per_iteration})",
+            cel="self.promptsPerIteration <= self.promptsPerUnit || "
+            "self.promptsPerIteration % self.promptsPerUnit == 0",
+            holds=lambda em: em.prompts_per_iteration % min(em.prompts_per_unit, em.prompts_per_iteration) == 0,
+        ),
+    )

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
-from pydantic import model_validator
-
-from empg.api.base import Spec, field
+from empg.api.base import EXTENDED_RESOURCE, DeviceIndex, Spec, field
+from empg.api.rule import Rule
 
 
 class LearnerSpec(Spec):
@@ -16,7 +15,7 @@ class LearnerSpec(Spec):
     """Processes (ranks) per node; on GPU one per device."""
     nodes: int = field(1, change="next-attempt", ge=1, le=1024)
     """Learner pods. More than one needs Kubernetes."""
-    devices: tuple[int, ...] = field((), change="next-attempt", max_length=64)
+    devices: tuple[DeviceIndex, ...] = field((), change="next-attempt", max_length=64)
     """GPU indices for the learner on one machine. Empty: the first `processes` ones."""
     tokens_per_micro_batch: int = field(16384, change="next-attempt", ge=1, le=100_000_000)
     """Token budget of one packed micro-batch per rank; a longer sequence makes a micro-batch of its own."""
@@ -36,22 +35,35 @@ class LearnerSpec(Spec):
     """Port of rank 0's Prometheus endpoint. 0: none. Absent: 9464 in a cluster, none on one machine."""
     image: str | None = field(None, change="next-attempt", min_length=1, max_length=1024)
     """Container image. Absent: the operator's own choice when the run was made."""
-    accelerator: str = field("nvidia.com/gpu", change="next-attempt", max_length=253)
+    accelerator: str = field("nvidia.com/gpu", change="next-attempt", max_length=253, pattern=EXTENDED_RESOURCE)
     """Extended resource that one device is to the scheduler; each pod asks for `processes` of them. Empty: CPU."""
     pod_template: dict[str, Any] = field({}, change="next-attempt")
     """Strategic merge patch over the pod template that the operator builds; the container is `learner`."""
 
-    @model_validator(mode="after")
-    def _offload_fits(self) -> Self:
-        if self.offload == "optimizer-and-parameters" and self.zero_stage != 3:
-            raise ValueError("learner.offload: optimizer-and-parameters needs learner.zeroStage: 3")
-        if self.zero_stage == 0 and self.precision == "bfloat16":
-            raise ValueError(
-                "learner.zeroStage: 0 would sum bfloat16 gradients in bfloat16; set learner.zeroStage: 1 or "
-                "learner.precision: float32"
-            )
-        if self.offload == "optimizer" and self.zero_stage == 0:
-            raise ValueError("learner.offload: optimizer needs learner.zeroStage 1, 2 or 3")
-        if self.devices and len(self.devices) != self.processes:
-            raise ValueError("learner.devices must name one device for each of learner.processes")
-        return self
+    rules = (
+        Rule(
+            "offload",
+            "learner.offload: optimizer-and-parameters needs learner.zeroStage: 3",
+            cel="self.offload != 'optimizer-and-parameters' || self.zeroStage == 3",
+            holds=lambda learner: learner.offload != "optimizer-and-parameters" or learner.zero_stage == 3,
+        ),
+        Rule(
+            "zeroStage",
+            "learner.zeroStage: 0 would sum bfloat16 gradients in bfloat16; set learner.zeroStage: 1 or "
+            "learner.precision: float32",
+            cel="self.zeroStage != 0 || self.precision != 'bfloat16'",
+            holds=lambda learner: learner.zero_stage != 0 or learner.precision != "bfloat16",
+        ),
+        Rule(
+            "offload",
+            "learner.offload: optimizer needs learner.zeroStage: 1, 2 or 3",
+            cel="self.offload != 'optimizer' || self.zeroStage != 0",
+            holds=lambda learner: learner.offload != "optimizer" or learner.zero_stage != 0,
+        ),
+        Rule(
+            "devices",
+            "learner.devices must name one device for each of learner.processes ({self.processes})",
+            cel="self.devices.size() == 0 || self.devices.size() == self.processes",
+            holds=lambda learner: not learner.devices or len(learner.devices) == learner.processes,
+        ),
+    )

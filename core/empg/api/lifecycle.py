@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Self
-
-from pydantic import model_validator
-
 from empg.api.base import Spec, field
+from empg.api.rule import Rule
 
 
 class RestartsSpec(Spec):
@@ -19,11 +16,15 @@ class RestartsSpec(Spec):
     max_backoff_seconds: float = field(300.0, change="live", ge=0, le=86_400)
     """Longest wait between two attempts."""
 
-    @model_validator(mode="after")
-    def _ordered(self) -> Self:
-        if self.backoff_seconds > self.max_backoff_seconds:
-            raise ValueError("restarts.backoffSeconds must not be above restarts.maxBackoffSeconds")
-        return self
+    rules = (
+        Rule(
+            "backoffSeconds",
+            "restarts.backoffSeconds ({self.backoff_seconds:g}) must not be above restarts.maxBackoffSeconds "
+            "({self.max_backoff_seconds:g})",
+            cel="self.backoffSeconds <= self.maxBackoffSeconds",
+            holds=lambda restarts: restarts.backoff_seconds <= restarts.max_backoff_seconds,
+        ),
+    )
 
 
 class DeadlinesSpec(Spec):

@@ -2,40 +2,46 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Literal
 
-from pydantic import model_validator
-
-from empg.api.base import Spec, field
+from empg.api.base import RUN_NAME, RUN_NAME_LENGTH, SUBDOMAIN, Spec, field
+from empg.api.rule import Rule
 
 
 class FromRun(Spec):
     """A policy of another run to start from."""
 
-    name: str | None = field(None, change="immutable", min_length=1, max_length=46)
+    name: str | None = field(None, change="immutable", max_length=RUN_NAME_LENGTH, pattern=RUN_NAME)
     """Name of another EMPGRun in the same namespace. Needs a cluster."""
     run_dir: str | None = field(None, change="immutable", min_length=1, max_length=4096)
     """Run directory of the other run. In a cluster: below the root of the claim that holds it, which is its name."""
-    claim_name: str | None = field(None, change="immutable", min_length=1, max_length=253)
+    claim_name: str | None = field(None, change="immutable", max_length=253, pattern=SUBDOMAIN)
     """PersistentVolumeClaim that holds `runDir`. Absent: the claim of this run. Needs a cluster."""
-    policy: int | None = field(None, change="immutable", ge=0)
+    policy: int | None = field(None, change="immutable", ge=0, le=1_000_000)
     """Policy version; the newest one when absent."""
 
-    @model_validator(mode="after")
-    def _one_place(self) -> Self:
-        if (self.name is None) == (self.run_dir is None):
-            raise ValueError("set exactly one of model.fromRun.name and model.fromRun.runDir")
-        if self.claim_name is not None and self.run_dir is None:
-            raise ValueError("model.fromRun.claimName goes with model.fromRun.runDir; remove it or set runDir")
-        return self
+    rules = (
+        Rule(
+            "name",
+            "set exactly one of model.fromRun.name and model.fromRun.runDir",
+            cel="has(self.name) != has(self.runDir)",
+            holds=lambda run: (run.name is None) != (run.run_dir is None),
+        ),
+        Rule(
+            "claimName",
+            "model.fromRun.claimName goes with model.fromRun.runDir; remove it or set runDir",
+            cel="!has(self.claimName) || has(self.runDir)",
+            holds=lambda run: run.claim_name is None or run.run_dir is not None,
+        ),
+    )
 
 
 class ModelSpec(Spec):
     """The base model: a hub id, a local directory in Hugging Face layout, or another run's policy."""
 
-    name: str | None = field(None, change="immutable", min_length=1)
+    name: str | None = field(None, change="immutable", min_length=1, max_length=4096)
     """Hub id (`Qwen/Qwen2.5-1.5B`) or directory. A relative directory is relative to the manifest."""
-    revision: str | None = field(None, change="immutable", min_length=1)
+    revision: str | None = field(None, change="immutable", min_length=1, max_length=255)
     """Hub revision: branch, tag or commit."""
     from_run: FromRun | None = field(None, change="immutable")
     """Start from another run's policy instead of `name`."""
@@ -44,10 +50,17 @@ class ModelSpec(Spec):
     trust_remote_code: bool = field(False, change="immutable")
     """Run Python code that ships with the model. Off: a model that needs it is refused."""
 
-    @model_validator(mode="after")
-    def _one_source(self) -> Self:
-        if (self.name is None) == (self.from_run is None):
-            raise ValueError("set exactly one of model.name and model.fromRun")
-        if self.revision is not None and self.name is None:
-            raise ValueError("model.revision goes with model.name; remove it or set model.name")
-        return self
+    rules = (
+        Rule(
+            "name",
+            "set exactly one of model.name and model.fromRun",
+            cel="has(self.name) != has(self.fromRun)",
+            holds=lambda model: (model.name is None) != (model.from_run is None),
+        ),
+        Rule(
+            "revision",
+            "model.revision goes with model.name; remove it or set model.name",
+            cel="!has(self.revision) || has(self.name)",
+            holds=lambda model: model.revision is None or model.name is not None,
+        ),
+    )

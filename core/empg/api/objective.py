@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Self
-
-from pydantic import model_validator
 
 from empg.api.base import Spec, field
+from empg.api.knobs import CLASHES, NEEDS
+from empg.api.rule import Rule
 from empg.objective import (
     KL,
     PRESETS,
@@ -93,38 +92,24 @@ class ObjectiveSpec(Spec):
     entropy_coef: float | None = field(None, change="live", ge=-1, le=1)
     """Weight of the entropy bonus, per token in nats."""
 
-    @model_validator(mode="after")
-    def _fits(self) -> Self:
-        objective = self.resolve()
-        needs = {
-            "scale_epsilon": (objective.scale != "none", "objective.scale"),
-            "right_reward": ("all-right" in objective.filters, "all-right in objective.filters"),
-            "wrong_reward": ("all-wrong" in objective.filters, "all-wrong in objective.filters"),
-            "min_advantage": ("small-advantage" in objective.filters, "small-advantage in objective.filters"),
-            "denominator": (bool(objective.filters), "objective.filters"),
-            "ratio_level": (objective.uses_clip, "objective.surrogate: ratio-clip"),
-            "clip_low": (objective.uses_clip, "objective.surrogate: ratio-clip"),
-            "clip_high": (objective.uses_clip, "objective.surrogate: ratio-clip"),
-            "dual_clip": (objective.uses_clip, "objective.surrogate: ratio-clip"),
-            "kl_estimator": (objective.kl != "none", "objective.kl: loss or reward"),
-            "kl_beta": (objective.kl != "none", "objective.kl: loss or reward"),
-            "old_logprobs": (
-                objective.uses_clip or objective.kl == "reward",
-                "objective.surrogate: ratio-clip or objective.kl: reward",
-            ),
-            "is_cap": (objective.is_correction != "none", "objective.isCorrection: truncated"),
-        }
-        for name, (read, remedy) in needs.items():
-            if getattr(self, name) is not None and not read:
-                key = type(self).model_fields[name].alias
-                raise ValueError(f"objective.{key} has no effect without {remedy}; set that, or remove {key}")
-        return self
+    rules = (
+        *CLASHES,
+        Rule(
+            "dualClip",
+            "objective.dualClip ({self.dual_clip:g}) must be 0 (off) or above 1",
+            cel="!has(self.dualClip) || self.dualClip == 0.0 || self.dualClip > 1.0",
+            holds=lambda objective: objective.dual_clip in (None, 0) or objective.dual_clip > 1,
+        ),
+        Rule(
+            "filters",
+            "objective.filters names a filter twice; remove one",
+            cel="!has(self.filters) || self.filters.all(one, self.filters.exists_one(other, other == one))",
+            holds=lambda objective: len(set(objective.filters or ())) == len(objective.filters or ()),
+        ),
+        *NEEDS,
+    )
 
     def resolve(self) -> Objective:
-        """The preset with this section's overrides.
-
-        Raises:
-            ValueError: for a combination that has no meaning.
-        """
+        """The preset with this section's overrides."""
         overrides = {name: value for name, value in self if name != "preset" and value is not None}
         return dataclasses.replace(PRESETS[self.preset], **overrides)

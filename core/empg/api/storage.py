@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from typing import Literal
 
-from empg.api.base import Spec, field
+from empg.api.base import SUBDOMAIN, Spec, field
 
 
 class StorageSpec(Spec):
     """The volume of the run directory. `empg run` uses a local directory and reads `adopt` only."""
 
-    claim_name: str | None = field(None, change="immutable", min_length=1, max_length=253)
+    claim_name: str | None = field(None, change="immutable", max_length=253, pattern=SUBDOMAIN)
     """An existing PersistentVolumeClaim to use. Absent: one is made."""
-    size: str = field("100Gi", change="live", pattern=r"^[1-9][0-9]*(Mi|Gi|Ti)$")
+    size: str = field("100Gi", change="live", max_length=12, pattern=r"^[1-9][0-9]*(Mi|Gi|Ti)$")
     """Size of the claim that is made; may grow."""
-    storage_class_name: str | None = field(None, change="immutable", min_length=1, max_length=253)
+    storage_class_name: str | None = field(None, change="immutable", max_length=253, pattern=SUBDOMAIN)
     """Storage class of the claim that is made. Absent: the cluster's default."""
     access_mode: Literal["ReadWriteMany", "ReadWriteOnce"] = field("ReadWriteMany", change="immutable")
     """Access mode of the claim that is made. `ReadWriteOnce` keeps all pods of the run on one node."""

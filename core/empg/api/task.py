@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
-
-from pydantic import model_validator
+from typing import Literal
 
 from empg.api.base import Spec, field, section
+from empg.api.rule import Rule
 
 GraderName = Literal["gsm8k-strict", "gsm8k-flexible", "math", "exact", "numeric", "function"]
 
@@ -16,9 +15,11 @@ class GraderSpec(Spec):
 
     name: GraderName | None = field(None, change="live")
     """Rule that compares an answer with the gold answer. Absent: the task's own."""
-    function: str | None = field(None, change="live", pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")
+    function: str | None = field(
+        None, change="live", max_length=255, pattern=r"^[A-Za-z_][A-Za-z0-9_.]*:[A-Za-z_][A-Za-z0-9_]*$"
+    )
     """For `function`: import path `package.module:name` of `f(text, gold) -> float | None` (None: unparseable)."""
-    tolerance: float = field(1e-6, change="live", ge=0)
+    tolerance: float = field(1e-6, change="live", ge=0, le=1e6)
     """For `numeric`: largest accepted difference, absolute or relative to the gold answer."""
     timeout_seconds: float = field(5.0, change="live", gt=0, le=600)
     """Wall-clock limit of one answer in seconds, from the start of its execution."""
@@ -29,19 +30,22 @@ class GraderSpec(Spec):
     workers: int = field(2, change="live", ge=1, le=64)
     """Grading processes per sampler."""
 
-    @model_validator(mode="after")
-    def _function_named(self) -> Self:
-        if (self.name == "function") != (self.function is not None):
-            raise ValueError("task.grader.function goes with task.grader.name: function; set both or neither")
-        return self
+    rules = (
+        Rule(
+            "function",
+            "task.grader.function goes with task.grader.name: function; set both or neither",
+            cel="(has(self.name) && self.name == 'function') == has(self.function)",
+            holds=lambda grader: (grader.name == "function") == (grader.function is not None),
+        ),
+    )
 
 
 class FieldsSpec(Spec):
     """Names of the columns of a data set."""
 
-    prompt: str | None = field(None, change="immutable", min_length=1)
+    prompt: str | None = field(None, change="immutable", min_length=1, max_length=255)
     """Column that holds the problem. Absent: the task's own; `question` for `dataset`."""
-    answer: str | None = field(None, change="immutable", min_length=1)
+    answer: str | None = field(None, change="immutable", min_length=1, max_length=255)
     """Column that holds the gold answer. Absent: the task's own; `answer` for `dataset`."""
 
 
@@ -50,15 +54,15 @@ class TaskSpec(Spec):
 
     name: Literal["arithmetic", "gsm8k", "math", "dataset"] = field(change="immutable")
     """`arithmetic`: synthetic word problems without end. `gsm8k`, `math`: the public sets. `dataset`: any rows."""
-    source: str | None = field(None, change="immutable", min_length=1)
+    source: str | None = field(None, change="immutable", min_length=1, max_length=4096)
     """Hub id, or a .jsonl or .parquet file (relative to the manifest). Absent: the task's own hub id."""
-    config: str | None = field(None, change="immutable", min_length=1)
+    config: str | None = field(None, change="immutable", min_length=1, max_length=255)
     """Configuration name of a hub data set."""
-    split: str = field("train", change="immutable", min_length=1)
+    split: str = field("train", change="immutable", min_length=1, max_length=255)
     """Split to train on."""
-    eval_source: str | None = field(None, change="immutable", min_length=1)
+    eval_source: str | None = field(None, change="immutable", min_length=1, max_length=4096)
     """Like `source`, for held-out problems. Absent: `source`."""
-    eval_split: str = field("test", change="immutable", min_length=1)
+    eval_split: str = field("test", change="immutable", min_length=1, max_length=255)
     """Split of held-out problems. With one local file for both, the last `evaluation.prompts` rows are held out."""
     fields: FieldsSpec = section(FieldsSpec)
     levels: tuple[int, ...] = field((), change="immutable", max_length=8)
@@ -73,21 +77,47 @@ class TaskSpec(Spec):
     """Longer prompts are dropped when the task is loaded, and counted."""
     grader: GraderSpec = section(GraderSpec)
 
-    @model_validator(mode="after")
-    def _fits(self) -> Self:
-        if self.name == "dataset" and self.source is None:
-            raise ValueError("task.source is required for task.name: dataset")
-        if self.name == "dataset" and self.grader.name is None:
-            raise ValueError("task.grader.name is required for task.name: dataset")
-        if self.name == "arithmetic" and self.source is not None:
-            raise ValueError("task.source has no meaning for task.name: arithmetic; remove it")
-        if self.system is not None and not self.chat:
-            raise ValueError("task.system needs task.chat: true")
-        bound = {"arithmetic": 4, "math": 5}.get(self.name, 0)
-        if any(not 1 <= level <= bound for level in self.levels):
-            raise ValueError(
-                f"task.levels must be within 1–{bound} for task.name: {self.name}"
-                if bound
-                else f"task.levels has no meaning for task.name: {self.name}; remove it"
-            )
-        return self
+    rules = (
+        Rule(
+            "source",
+            "task.source is required for task.name: dataset",
+            cel="self.name != 'dataset' || has(self.source)",
+            holds=lambda task: task.name != "dataset" or task.source is not None,
+        ),
+        Rule(
+            "grader.name",
+            "task.grader.name is required for task.name: dataset",
+            cel="self.name != 'dataset' || has(self.grader.name)",
+            holds=lambda task: task.name != "dataset" or task.grader.name is not None,
+        ),
+        Rule(
+            "source",
+            "task.source has no meaning for task.name: arithmetic; remove it",
+            cel="self.name != 'arithmetic' || !has(self.source)",
+            holds=lambda task: task.name != "arithmetic" or task.source is None,
+        ),
+        Rule(
+            "system",
+            "task.system needs task.chat: true",
+            cel="!has(self.system) || self.chat",
+            holds=lambda task: task.system is None or task.chat,
+        ),
+        Rule(
+            "levels",
+            "task.levels has no meaning for a task.name ({self.name}) other than arithmetic and math; remove it",
+            cel="self.levels.size() == 0 || self.name in ['arithmetic', 'math']",
+            holds=lambda task: not task.levels or task.name in ("arithmetic", "math"),
+        ),
+        Rule(
+            "levels",
+            "task.levels must be within 1–4 for task.name: arithmetic",
+            cel="self.name != 'arithmetic' || self.levels.all(level, level >= 1 && level <= 4)",
+            holds=lambda task: task.name != "arithmetic" or all(1 <= level <= 4 for level in task.levels),
+        ),
+        Rule(
+            "levels",
+            "task.levels must be within 1–5 for task.name: math",
+            cel="self.name != 'math' || self.levels.all(level, level >= 1 && level <= 5)",
+            holds=lambda task: task.name != "math" or all(1 <= level <= 5 for level in task.levels),
+        ),
+    )
