@@ -7,7 +7,7 @@ SEED ?= 0
 PRESET ?= empg
 RUN_DIR ?= runs/demo-$(PRESET)-$(SEED)
 
-.PHONY: setup demo test lint unit integration lock clean
+.PHONY: setup demo test lint unit integration lock generate images clean
 
 setup: $(VENV)/.installed
 
@@ -36,9 +36,26 @@ test: lint
 	$(BIN)/python -m pytest tests
 
 # Renew the pins, without registry addresses, after an edit of the dependencies.
+COMPILE := $(BIN)/uv pip compile -q --no-header --no-annotate --no-emit-index-url --no-emit-find-links --python-version 3.11
 lock: setup
-	$(BIN)/uv pip compile -q --no-header --no-annotate --no-emit-index-url --no-emit-find-links pyproject.toml \
-	  --extra trainer --extra cpu --extra operator --extra dev -o requirements.txt
+	$(COMPILE) pyproject.toml --extra trainer --extra cpu --extra operator --extra dev -o requirements.txt
+	$(COMPILE) docker/requirements/operator.in -c requirements.txt -o docker/requirements/operator.txt
+	$(COMPILE) pyproject.toml --extra trainer -c requirements.txt -o docker/requirements/trainer.txt
+	$(COMPILE) pyproject.toml --extra cpu -c requirements.txt -o docker/requirements/sampler-cpu.txt
+	$(COMPILE) pyproject.toml --extra sampler -o docker/requirements/sampler-cuda.txt
+
+# Write the files of chart and manifests that follow from others.
+generate: setup
+	$(BIN)/python -m hack.packaging
+
+# Build the images with docker, podman or `BUILDER="buildah build"`; VARIANT=cpu for machines without GPU.
+BUILDER ?= docker build
+VARIANT ?= cuda
+VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
+images:
+	$(BUILDER) -f docker/operator.Dockerfile -t empg/operator:$(VERSION) .
+	$(BUILDER) -f docker/trainer.Dockerfile -t empg/trainer:$(VERSION) .
+	$(BUILDER) -f docker/sampler.Dockerfile --build-arg VARIANT=$(VARIANT) -t empg/sampler:$(VERSION)$(if $(filter cpu,$(VARIANT)),-cpu) .
 
 clean:
 	rm -rf $(VENV) runs build dist

@@ -1,0 +1,33 @@
+# The learner, with the demo's base model; one image for CPU and GPU. From the root of the repository:
+#   docker build -f docker/trainer.Dockerfile -t empg/trainer:0.1.0 .
+# BASE needs python3 >= 3.11 with venv; give a digest to pin it for good.
+ARG BASE=python:3.11.13-slim-bookworm
+
+FROM ${BASE} AS dependencies
+ARG UV_VERSION=0.13.9
+RUN python3 -m venv /opt/uv && /opt/uv/bin/pip install --no-cache-dir "uv==${UV_VERSION}" && python3 -m venv --without-pip /opt/empg/venv
+COPY docker/requirements/trainer.txt /tmp/requirements.txt
+RUN /opt/uv/bin/uv pip install --no-cache --python /opt/empg/venv/bin/python --no-deps -r /tmp/requirements.txt
+
+FROM dependencies AS code
+COPY pyproject.toml README.md /src/
+COPY core /src/core
+COPY operator /src/operator
+COPY sampler /src/sampler
+COPY trainer /src/trainer
+RUN /opt/uv/bin/uv pip install --no-cache --compile-bytecode --python /opt/empg/venv/bin/python --no-deps --target /opt/empg/code /src
+
+FROM ${BASE}
+# Triton compiles its launchers with gcc when a GPU is used first.
+RUN apt-get update && apt-get install -y --no-install-recommends gcc libc6-dev libgomp1 && rm -rf /var/lib/apt/lists/*
+# Programs ask for the name of their user; an empty name breaks some.
+RUN useradd --uid 1000 --user-group --home-dir /tmp --no-create-home --shell /usr/sbin/nologin empg
+COPY --from=dependencies /opt/empg/venv /opt/empg/venv
+COPY examples/demo/base-model /opt/empg/examples/demo/base-model
+COPY --from=code /opt/empg/code /opt/empg/code
+# Nothing is written but to /tmp and the mounted volumes, so that the root file system can be read-only.
+ENV PATH=/opt/empg/code/bin:/opt/empg/venv/bin:/usr/local/bin:/usr/bin:/bin \
+    PYTHONPATH=/opt/empg/code PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 HOME=/tmp USER=empg \
+    NVIDIA_DRIVER_CAPABILITIES=compute,utility
+USER 1000:1000
+ENTRYPOINT ["empg-learner"]
