@@ -1,0 +1,1 @@
+"""Children of a run as the operator wants them: pure functions from run and settings to objects to apply."""

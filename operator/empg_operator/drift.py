@@ -1,0 +1,108 @@
+"""Whether an object still is as it was applied."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from empg.api.run import API_VERSION, KIND
+from empg_operator.decision import Manifest
+from empg_operator.quantity import quantity
+
+KEYED = {
+    "containers": ("name",),
+    "initContainers": ("name",),
+    "volumes": ("name",),
+    "imagePullSecrets": ("name",),
+    "hostAliases": ("ip",),
+    "topologySpreadConstraints": ("topologyKey", "whenUnsatisfiable"),
+    "schedulingGates": ("name",),
+    "resourceClaims": ("name",),
+    "env": ("name",),
+    "volumeMounts": ("mountPath",),
+    "volumeDevices": ("devicePath",),
+    "ownerReferences": ("uid",),
+}
+"""Lists that server-side apply merges by these keys: items that others added stay, so they are no drift."""
+
+WHOLE = frozenset({"matchLabels", "nodeSelector", "selector"})
+"""Objects that server-side apply replaces as a whole: keys that others added are drift."""
+
+QUANTITIES = frozenset({"limits", "requests"})
+"""Objects whose values are quantities."""
+
+
+def drifted(desired: Manifest, observed: Manifest | None) -> bool:
+    """Whether applying `desired` would change `observed`: it is absent, or lacks something that is desired.
+
+    What the API server filled in and what others own is no drift, and neither is another spelling of a quantity.
+    """
+    if observed is None:
+        return True
+    if desired.get("kind") == "PersistentVolumeClaim":
+        desired = applicable(desired, observed)
+    return _owned_too_much(desired, observed) or not _holds(desired, observed, "")
+
+
+def applicable(desired: Manifest, observed: Manifest | None) -> Manifest:
+    """`desired` without what the API server refuses to change in the object that exists.
+
+    A claim keeps what it has but for a size that grows.
+    """
+    if observed is None or desired.get("kind") != "PersistentVolumeClaim":
+        return desired
+    present = observed["spec"]
+    size = present["resources"]["requests"]["storage"]
+    wanted = desired["spec"]["resources"]["requests"]["storage"]
+    spec = {
+        "accessModes": present["accessModes"],
+        "resources": {"requests": {"storage": wanted if quantity(wanted) > quantity(size) else size}},
+    }
+    if "storageClassName" in present:
+        spec["storageClassName"] = present["storageClassName"]
+    return {**desired, "spec": spec}
+
+
+def _owned_too_much(desired: Manifest, observed: Manifest) -> bool:
+    """Whether the object refers to a run as its owner that it is to outlive."""
+    wanted = {owner["uid"] for owner in desired["metadata"].get("ownerReferences", ())}
+    return any(
+        owner["apiVersion"] == API_VERSION and owner["kind"] == KIND and owner["uid"] not in wanted
+        for owner in observed["metadata"].get("ownerReferences", ())
+    )
+
+
+def _holds(desired: Any, observed: Any, field: str) -> bool:
+    """Whether `observed` has all of `desired`; `field` is the name that both stand under."""
+    if desired is None or desired in ("", []):
+        return observed is None or observed == desired
+    if isinstance(desired, Mapping):
+        return isinstance(observed, Mapping) and _object_holds(desired, observed, field)
+    if isinstance(desired, Sequence) and not isinstance(desired, str):
+        return isinstance(observed, Sequence) and _list_holds(desired, observed, field)
+    return _same(desired, observed)
+
+
+def _object_holds(desired: Mapping[str, Any], observed: Mapping[str, Any], field: str) -> bool:
+    if field in WHOLE and observed.keys() - desired.keys():
+        return False
+    if field in QUANTITIES:
+        return all(name in observed and quantity(value) == quantity(observed[name]) for name, value in desired.items())
+    return all(_holds(value, observed.get(name), name) for name, value in desired.items())
+
+
+def _list_holds(desired: Sequence[Any], observed: Sequence[Any], field: str) -> bool:
+    if field in KEYED:
+        found = {_key(item, KEYED[field]): item for item in observed}
+        return all(_holds(item, found.get(_key(item, KEYED[field])), "") for item in desired)
+    return len(desired) == len(observed) and all(
+        _holds(wanted, present, "") for wanted, present in zip(desired, observed, strict=True)
+    )
+
+
+def _key(item: Mapping[str, Any], keys: Sequence[str]) -> tuple[Any, ...]:
+    return tuple(item.get(key) for key in keys)
+
+
+def _same(desired: Any, observed: Any) -> bool:
+    return isinstance(desired, bool) == isinstance(observed, bool) and bool(desired == observed)
