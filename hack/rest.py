@@ -58,7 +58,7 @@ class Rest:
         """`agent` is the User-Agent, by which the audit log can tell its requests from others."""
         settings = client.Configuration()
         config.load_kube_config(str(kubeconfig), client_configuration=settings)
-        token = settings.api_key.get("authorization")
+        token = settings.get_api_key_with_prefix("BearerToken")
         self._server = settings.host
         self._headers = {"User-Agent": agent, **({"Authorization": token} if token else {})}
         self._pool = urllib3.PoolManager(

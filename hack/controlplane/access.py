@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
+from hack.controlplane import kubeconfig
 
 _SECONDS = 120
 
@@ -43,12 +43,8 @@ class Access:
     def service_account(self, namespace: str, name: str) -> Access:
         """The access of a service account that exists, by a token of one hour."""
         token = self.kubectl("create", "token", name, "--namespace", namespace, "--duration", "1h").strip()
-        document = yaml.safe_load(self.kubeconfig.read_text())
-        for user in document["users"]:
-            user["user"] = {"token": token}
         path = self.kubeconfig.with_name(f"{namespace}.{name}.kubeconfig")
-        path.touch(mode=0o600)
-        path.write_text(yaml.safe_dump(document))
+        kubeconfig.with_users_token(path, self.kubeconfig, token)
         return replace(self, kubeconfig=path)
 
     def _run(self, program: Path, arguments: tuple[str, ...], text: str | None) -> str:

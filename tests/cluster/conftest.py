@@ -27,7 +27,9 @@ def control_plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Access]:
     """
     existing = os.environ.get("EMPG_TEST_KUBECONFIG")
     if existing:
-        yield Access(Path(existing), _installed("kubectl"), _installed("helm"))
+        copy = tmp_path_factory.mktemp("kubeconfig") / "kubeconfig"  # accesses of other users are written beside it
+        shutil.copy(existing, copy)
+        yield Access(copy, _installed("kubectl"), _installed("helm"))
         return
     try:
         kubectl, helm = tools.path("kubectl"), tools.path("helm")
