@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import typing
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema, model_validator
@@ -64,3 +65,11 @@ def field(default: Any = ..., *, change: Change, **bounds: Any) -> Any:
 def section(kind: type[Spec]) -> Any:
     """A nested section that defaults to all its own defaults."""
     return Field(default_factory=kind)
+
+
+def section_model(annotation: Any) -> type[Spec] | None:
+    """The section that an annotation names, alone or beside None."""
+    for candidate in (annotation, *typing.get_args(annotation)):
+        if isinstance(candidate, type) and issubclass(candidate, Spec):
+            return candidate
+    return None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, get_args
 
@@ -26,12 +26,16 @@ class Setting:
 
     def cel(self, objective: str) -> str:
         """The same of the section that the expression `objective` stands for."""
-        name, values = f"{objective}.{to_camel(self.knob)}", _cel_list(self.values)
-        given = f"{name}.exists(filter, filter in {values})" if self.knob == "filters" else f"{name} in {values}"
+        name = f"{objective}.{to_camel(self.knob)}"
+        given = (
+            f"{name}.exists(filter, {_among('filter', self.values)})"
+            if self.knob == "filters"
+            else _among(name, self.values)
+        )
         presets = [preset for preset, knobs in PRESETS.items() if self._admits(getattr(knobs, self.knob))]
         if not presets:
             return f"(has({name}) && {given})"
-        return f"(has({name}) ? {given} : {objective}.preset in {_cel_list(presets)})"
+        return f"(has({name}) ? {given} : {_among(f'{objective}.preset', presets)})"
 
     def _admits(self, value: str | tuple[str, ...]) -> bool:
         return bool(set(self.values) & set(value)) if isinstance(value, tuple) else value in self.values
@@ -44,11 +48,13 @@ def any_met(settings: Iterable[Setting], objective: Any) -> bool:
 
 def any_cel(settings: Iterable[Setting], objective: str) -> str:
     """The same in CEL, as one term."""
-    return f"({' || '.join(setting.cel(objective) for setting in settings)})"
+    terms = [setting.cel(objective) for setting in settings]
+    return terms[0] if len(terms) == 1 else f"({' || '.join(terms)})"
 
 
-def _cel_list(values: Iterable[str]) -> str:
-    return f"[{', '.join(repr(value) for value in values)}]"
+def _among(name: str, values: Sequence[str]) -> str:
+    texts = [f"'{value}'" for value in values]
+    return f"{name} == {texts[0]}" if len(texts) == 1 else f"{name} in [{', '.join(texts)}]"
 
 
 CLIP = Setting("surrogate", ("ratio-clip",))

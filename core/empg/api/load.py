@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from empg.api.run import API_VERSION, KIND, EMPGRun
+from empg.api.wire import as_received
 
 Location = tuple[str | int, ...]
 
@@ -109,7 +110,8 @@ def parse_run(data: bytes, source: str) -> EMPGRun:
 
 def _validate(document: Any) -> EMPGRun:
     # JSON mode is strict about numbers and texts, as the API server is, and takes lists for tuples.
-    return EMPGRun.model_validate_json(json.dumps(document, default=str), strict=True, by_alias=True, by_name=False)
+    received = json.dumps(as_received(document, EMPGRun), default=str)
+    return EMPGRun.model_validate_json(received, strict=True, by_alias=True, by_name=False)
 
 
 def _problem(node: yaml.Node, details: ErrorDetails) -> Problem:

@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic.fields import FieldInfo
 
-from empg.api.base import Spec
+from empg.api.base import Spec, section_model
 from empg.api.run import RunSpec
 
 INTRODUCTION = """\
@@ -31,7 +31,7 @@ def _section(path: str, model: Any) -> list[str]:
     rows: list[str] = []
     nested: list[str] = []
     for name, info in model.model_fields.items():
-        key, below = str(info.alias or name), _spec_below(info.annotation)
+        key, below = str(info.alias or name), section_model(info.annotation)
         below_path = key if model is RunSpec else f"{path}.{key}"
         if below is not None and not (info.json_schema_extra or {}):
             nested += _section(below_path, below)
@@ -43,13 +43,6 @@ def _section(path: str, model: Any) -> list[str]:
             nested += _section(below_path, below)
     table = ["| key | type | default | edit | meaning |", "|---|---|---|---|---|", *rows, ""] if rows else []
     return [f"## {path}\n", f"{_one_line(model.__doc__)}\n", *table, *nested]
-
-
-def _spec_below(annotation: Any) -> type[Spec] | None:
-    for candidate in (annotation, *typing.get_args(annotation)):
-        if isinstance(candidate, type) and issubclass(candidate, Spec):
-            return candidate
-    return None
 
 
 def _one_line(text: str | None) -> str:

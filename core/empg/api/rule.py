@@ -18,7 +18,7 @@ class Rule:
     """What is wrong and what to do about it. ``({self.some_field})`` stands for a value of the section, which only the
     models' message has: for the API server, making text of a number costs more than the rule."""
     cel: str
-    """True when the demand is met; ``self`` is the section."""
+    """True when the demand is met; ``self`` is the section. A key that is a word of CEL is written ``__key__``."""
     holds: Callable[[Any], bool]
     """The same for the model of the section."""
 

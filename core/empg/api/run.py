@@ -130,8 +130,21 @@ class EMPGRun(Spec):
     """Written by the operator and the learner."""
 
     def manifest(self) -> dict[str, Any]:
-        """The object as JSON data with camelCase keys, defaults written out, without status."""
-        return self.model_dump(mode="json", by_alias=True, exclude={"status"}, exclude_none=True)
+        """The object as JSON data with camelCase keys, defaults written out, without status and without nulls that
+        say no more than an absent key does."""
+        data = self.model_dump(mode="json", by_alias=True, exclude={"status"})
+        _drop_empty(data, self)
+        return data
+
+
+def _drop_empty(data: dict[str, Any], part: Spec) -> None:
+    """Take keys out of the data of a model whose value is None, and is by default."""
+    for name, info in type(part).model_fields.items():
+        key, value = str(info.alias or name), getattr(part, name)
+        if value is None and info.default is None:
+            data.pop(key, None)
+        elif isinstance(value, Spec):
+            _drop_empty(data[key], value)
 
 
 def immutable_part(spec: RunSpec) -> dict[str, Any]:

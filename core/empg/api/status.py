@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -23,18 +23,23 @@ Phase = Literal[
 """What the run does, for people. Derived from everything else; nothing is decided by it."""
 
 Turn = Literal["learner", "samplers"]
+Time = Annotated[str, Field(max_length=32, json_schema_extra={"format": "date-time"})]
+"""RFC 3339 with seconds, in UTC."""
+Name = Annotated[str, Field(max_length=253)]
+"""Name or UID of an object."""
+Path = Annotated[str, Field(max_length=4096)]
 
 
 class Condition(Spec):
     """One statement about the run, as Kubernetes' API conventions have it."""
 
-    type: str
+    type: str = Field(max_length=64)
     status: Literal["True", "False", "Unknown"]
-    reason: str
+    reason: str = Field(max_length=128)
     """One word in CamelCase: why the statement is as it is."""
-    message: str
+    message: str = Field(max_length=1024)
     """The same for people, with what to do about it."""
-    last_transition_time: str
+    last_transition_time: Time
     """When `status` changed last."""
     observed_generation: int
     """Generation of the spec that this was said of."""
@@ -49,9 +54,9 @@ class SamplerCount(Spec):
     """Pods that exist."""
     ready: int = 0
     """Pods whose engine holds a policy."""
-    summary: str = "0/0"
+    summary: str = Field("0/0", max_length=32)
     """ready/desired, for the table that kubectl prints."""
-    counted: str | None = None
+    counted: Time | None = None
     """When they were counted; a rollout of many pods is not written down pod by pod."""
 
 
@@ -60,32 +65,32 @@ class Clock(Spec):
 
     waiting_for: Literal["pods", "sampling", "learning", "nothing"]
     iteration: int = 0
-    since: str
+    since: Time
 
 
 class Storage(Spec):
     """Where the run directory is."""
 
-    claim_name: str
-    path: str
+    claim_name: Name
+    path: Path
     """Directory below the root of the claim."""
 
 
 class Lineage(Spec):
     """The run whose policy this run started from."""
 
-    run: str
-    uid: str = ""
-    claim_name: str
-    path: str
+    run: Name
+    uid: Name = ""
+    claim_name: Name
+    path: Path
     policy: int | None = None
 
 
 class Revisions(Spec):
     """Frozen pod templates in use, by the names of their ControllerRevisions."""
 
-    sampler: str = ""
-    learner: str = ""
+    sampler: Name = ""
+    learner: Name = ""
 
 
 class PolicyCount(Spec):
@@ -118,9 +123,9 @@ class Progress(Spec):
     staleness: float | None = None
     """Mean age of the sampling policy in versions."""
     sampler_versions: tuple[PolicyCount, ...] = Field((), max_length=16)
-    laggards: tuple[str, ...] = Field((), max_length=8)
+    laggards: tuple[Name, ...] = Field((), max_length=8)
     """Samplers, by pod name, that do not hold the newest policy."""
-    updated: str
+    updated: Time
     """By the learner's clock."""
 
 
@@ -141,7 +146,11 @@ class RunStatus(Spec):
 
     observed_generation: int = 0
     phase: Phase = "Pending"
-    conditions: tuple[Condition, ...] = ()
+    conditions: tuple[Condition, ...] = Field(
+        (),
+        max_length=16,
+        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
+    )
     attempt: int = 0
     """Number of the newest attempt of the learner; its Job carries it in its name."""
     restarts: int = 0
@@ -150,33 +159,33 @@ class RunStatus(Spec):
     """Crashes since an attempt made progress, which the backoff grows with."""
     uncharged_ends: int = 0
     """Other ends of attempts since one made progress; the backoff holds after some of them too."""
-    attempt_start_time: str | None = None
+    attempt_start_time: Time | None = None
     """When the newest attempt was started."""
     attempt_iteration: int = 0
     """Iteration at which the newest attempt started."""
     judged_attempt: int = 0
     """Newest attempt whose end has been taken into account."""
-    next_attempt_time: str | None = None
+    next_attempt_time: Time | None = None
     """No attempt is started before."""
     turn: Turn = "learner"
     """Under `rollStrategy: Alternate`, whose turn it is."""
-    start_time: str | None = None
+    start_time: Time | None = None
     """When the run was taken up first."""
     active_seconds: float = 0.0
     """Time that counts against `deadlines.runSeconds` up to `active_since`."""
-    active_since: str | None = None
-    completion_time: str | None = None
+    active_since: Time | None = None
+    completion_time: Time | None = None
     clock: Clock | None = None
-    held_since: str | None = None
+    held_since: Time | None = None
     """Since when only a part of the pods that the run needs has devices."""
     rolled_policy: int | None = None
     """Policy that all samplers were last asked to hold, or a newer one. The next one follows when they do."""
-    roll_started: str | None = None
+    roll_started: Time | None = None
     """Since when they are asked to; absent when they do."""
-    laggard_deleted: str | None = None
+    laggard_deleted: Time | None = None
     """When a sampler pod was last deleted because it did not."""
     samplers: SamplerCount = Field(default_factory=SamplerCount)
-    selector: str = ""
+    selector: str = Field("", max_length=1024)
     """Label selector of sampler pods, for the scale subresource."""
     revisions: Revisions = Field(default_factory=Revisions)
     storage: Storage | None = None

@@ -34,7 +34,7 @@ class GraderSpec(Spec):
         Rule(
             "function",
             "task.grader.function goes with task.grader.name: function; set both or neither",
-            cel="(has(self.name) && self.name == 'function') == has(self.function)",
+            cel="(has(self.name) && self.name == 'function') == has(self.__function__)",
             holds=lambda grader: (grader.name == "function") == (grader.function is not None),
         ),
     )

@@ -6,7 +6,7 @@ import argparse
 import sys
 
 from empg import __version__
-from empg.cli import grade, run, show, trajectories, validate
+from empg.cli import crd, grade, run, show, trajectories, validate
 
 COMMANDS = {
     "run": (run, "run a manifest on this machine, or go on with it"),
@@ -14,6 +14,7 @@ COMMANDS = {
     "show": (show, "print the table of iterations of a run directory"),
     "trajectories": (trajectories, "print trajectories of a run directory"),
     "grade": (grade, "grade the answers of a JSON-lines file"),
+    "crd": (crd, "print the CustomResourceDefinition"),
 }
 
 
