@@ -78,7 +78,7 @@ def _merge_values(base: Any, value: Any, key: str, path: str) -> Any:
     if key in MERGE_KEYS:
         return _merge_items(base or [], _items(value, MERGE_KEYS[key], path), MERGE_KEYS[key], path)
     if key in MERGED_SETS and isinstance(base, list):
-        return [*base, *(item for item in value if item not in base)]
+        return _ordered(base, list(dict.fromkeys(value)))
     if isinstance(base, dict):
         return _merge_objects(base, value, path)
     return _plain(value, path)
@@ -111,16 +111,15 @@ def _merge_items(base: list[JsonObject], patch: list[JsonObject], key: str, path
 
 
 def _ordered(base: list[Any], patch: list[Any]) -> list[Any]:
-    """Keys in the order that kubectl gives: those of the patch in its order, the others in theirs, interleaved so that
-    a patched item stands before an untouched one only if it did before."""
-    rest = [value for value in base if value not in patch]
+    """Keys in kubectl's order: those of the patch in its order, the others in theirs; an untouched item stands before a
+    patched one only where it did so before."""
     place = {value: index for index, value in enumerate(base)}
+    patched, untouched = list(patch), [value for value in base if value not in patch]
     ordered: list[Any] = []
-    left, right = list(patch), rest
-    while left and right:
-        first = left[0] in place and place[left[0]] < place[right[0]]
-        ordered.append(left.pop(0) if first else right.pop(0))
-    return [*ordered, *left, *right]
+    while patched and untouched:
+        after = patched[0] in place and place[patched[0]] > place[untouched[0]]
+        ordered.append(untouched.pop(0) if after else patched.pop(0))
+    return [*ordered, *patched, *untouched]
 
 
 def _retain(base: JsonObject, patch: JsonObject, path: str) -> None:
