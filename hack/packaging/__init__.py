@@ -1,0 +1,1 @@
+"""Files of the chart and the manifests that are made from others, so that nothing is said twice."""
