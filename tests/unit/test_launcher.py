@@ -16,19 +16,17 @@ from empg_trainer.launcher import gravest, rendezvous
         ([1, 64, 65], 65),
         ([-9, 1], 137),
         ([-15, 75], 143),
+        ([75, 76, 75], 76),
+        ([76, 1], 1),
     ],
 )
 def test_the_gravest_code_wins(codes, expected):
     assert gravest(codes) == expected
 
 
-def test_one_node_needs_no_environment():
-    assert rendezvous({}, 1) == (0, "localhost:0")
-
-
 def test_nodes_meet_at_the_master():
-    assert rendezvous({"MASTER_ADDR": "run-0.run", "JOB_COMPLETION_INDEX": "1"}, 2) == (1, "run-0.run:29400")
-    assert rendezvous({"MASTER_ADDR": "a", "MASTER_PORT": "5", "NODE_RANK": "0"}, 2) == (0, "a:5")
+    assert rendezvous({"MASTER_ADDR": "run-0.run", "JOB_COMPLETION_INDEX": "1"}, 2) == (1, "run-0.run", 29400)
+    assert rendezvous({"MASTER_ADDR": "a", "MASTER_PORT": "5", "NODE_RANK": "0"}, 2) == (0, "a", 5)
 
 
 @pytest.mark.parametrize("environment", [{}, {"MASTER_ADDR": "a"}, {"NODE_RANK": "0"}])

@@ -79,6 +79,16 @@ class Evaluations:
         watches = self._open.values()
         return sum(watch.settled for watch in watches), sum(watch.total for watch in watches)
 
+    @property
+    def watches(self) -> list[UnitWatch]:
+        """Those of the outstanding evaluations."""
+        return list(self._open.values())
+
+    @property
+    def greedy(self) -> dict[int, float | None]:
+        """Greedy accuracy by policy; None for an evaluation that is missing."""
+        return {policy: result.greedy for policy, result in sorted(self.results.items())}
+
     def _watch(self, policy: int) -> UnitWatch:
         return UnitWatch(self._store, read_plans(self._store, "eval", policy), self._liveness)
 

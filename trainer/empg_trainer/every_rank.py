@@ -32,8 +32,8 @@ class EveryRank:
     later, and storage is read once and not once per rank.
     """
 
-    def __init__(self, ranks: Ranks, appoint: Callable[[], tuple[Leader, Origin]]) -> None:
-        """``appoint`` is called on rank 0 alone."""
+    def __init__(self, ranks: Ranks, appoint: Callable[[], tuple[Leader, Origin]], spec: RunSpec) -> None:
+        """``appoint`` is called on rank 0 alone. ``spec`` counts there alone too: a node may see a newer manifest."""
         self._ranks = ranks
         self._leader: Leader | None = None
 
@@ -42,6 +42,7 @@ class EveryRank:
             return json.dumps(asdict(origin)).encode()
 
         self.origin = Origin(**json.loads(ranks.lead(start)))
+        self.spec = RunSpec.model_validate_json(ranks.lead(lambda: spec.model_dump_json(by_alias=True).encode()))
 
     @property
     def owner(self) -> LearnerOwner | None:
@@ -51,7 +52,7 @@ class EveryRank:
     def begin(self, iteration: int) -> RunSpec:
         """The spec of an iteration; see ``Leader.begin``."""
         return RunSpec.model_validate_json(
-            self._ask(lambda leader: leader.begin(iteration).model_dump_json(by_alias=True).encode())
+            self._ask(lambda leader: leader.begin(iteration, self._ranks.beat).model_dump_json(by_alias=True).encode())
         )
 
     def sample(self, iteration: int) -> tuple[list[Trajectory], Sampled]:

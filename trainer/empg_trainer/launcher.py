@@ -2,39 +2,40 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 
 from empg import exit_codes
-from empg.api.run import EMPGRun
 
 RENDEZVOUS_SECONDS = 900
 """Longest wait for the launchers of the other nodes."""
+MASTER_PORT = 29400
+
+logger = logging.getLogger(__name__)
 
 
 def gravest(codes: Iterable[int]) -> int:
-    """The code of several ranks that says most about why they ended.
+    """The code of several ranks of a node that says most about why they ended.
 
     Diverged, then a bad manifest: trying again is pointless. Then a crash, the highest code, with signals as 128 + n.
-    Then 75: one rank's wish to be started again often makes others fail, but those are stopped, not counted.
+    Then 76 and 75: one rank's wish to be started again often makes others fail, but those are stopped, not counted.
     """
     ends = [128 - code if code < 0 else code for code in codes]
     for fatal in (exit_codes.DIVERGED, exit_codes.SPEC):
         if fatal in ends:
             return fatal
-    crashes = [code for code in ends if code not in (exit_codes.OK, exit_codes.RETRY)]
+    crashes = [code for code in ends if code not in (exit_codes.OK, exit_codes.RETRY, exit_codes.WAITING)]
     return max(crashes) if crashes else max(ends, default=exit_codes.OK)
 
 
-def rendezvous(environment: Mapping[str, str], nodes: int) -> tuple[int, str]:
-    """(rank of this node, address:port of node 0) from the environment of a Kubernetes Job or of torchrun.
+def rendezvous(environment: Mapping[str, str], nodes: int) -> tuple[int, str, int]:
+    """(rank of this node, host of node 0, port) from the environment of a Kubernetes Job or of torchrun.
 
     ValueError names the variable that is missing.
     """
-    if nodes == 1:
-        return 0, "localhost:0"
     node = next((environment[name] for name in ("NODE_RANK", "JOB_COMPLETION_INDEX") if environment.get(name)), None)
     if node is None or not environment.get("MASTER_ADDR"):
         raise ValueError(
@@ -42,20 +43,32 @@ def rendezvous(environment: Mapping[str, str], nodes: int) -> tuple[int, str]:
         )
     if not 0 <= int(node) < nodes:
         raise ValueError(f"node rank {node} does not fit learner.nodes: {nodes}")
-    return int(node), f"{environment['MASTER_ADDR']}:{environment.get('MASTER_PORT', '29400')}"
+    return int(node), environment["MASTER_ADDR"], int(environment.get("MASTER_PORT", MASTER_PORT))
 
 
-def launch(arguments: Sequence[str], processes: int, run: EMPGRun) -> int:
+def launch(arguments: Sequence[str], processes: int, nodes: int, name: str) -> int:
     """Run ``processes`` ranks with these command line arguments until all have ended; returns the exit code.
 
-    There are no restarts here: a rank that ends takes the others with it, and whoever started the launcher decides.
+    There are no restarts here: a rank that ends takes the others with it, on every node, and whoever started the
+    launchers decides. ``name`` is that of this attempt, the same on all nodes. ValueError names what is missing in the
+    environment.
     """
-    nodes = run.spec.learner.nodes
+    if nodes == 1:
+        return run_ranks(arguments, processes, 1, 0, "localhost:0", str(uuid.uuid4()))
+    node, host, port = rendezvous(os.environ, nodes)
+    from empg_trainer.peers import NotMet, Peers
+
     try:
-        node, endpoint = rendezvous(os.environ, nodes)
-    except ValueError as error:
-        print(f"empg-learner: {error}", file=sys.stderr)
-        return exit_codes.SPEC
+        peers = Peers.meet(host, port, name, node, nodes, RENDEZVOUS_SECONDS)
+    except NotMet as error:
+        logger.error("%s", error)
+        return exit_codes.RETRY
+    with peers:
+        return peers.settle(run_ranks(arguments, processes, nodes, node, f"{host}:{port}", name))
+
+
+def run_ranks(arguments: Sequence[str], processes: int, nodes: int, node: int, endpoint: str, name: str) -> int:
+    """Run the ranks of this node to their end; returns the gravest of their exit codes."""
     from torch.distributed.elastic.multiprocessing import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
@@ -65,7 +78,7 @@ def launch(arguments: Sequence[str], processes: int, run: EMPGRun) -> int:
         min_nodes=nodes,
         max_nodes=nodes,
         nproc_per_node=processes,
-        run_id=run.metadata.uid or (str(uuid.uuid4()) if nodes == 1 else run.metadata.name),
+        run_id=name,
         rdzv_backend="c10d" if nodes == 1 else "static",
         rdzv_endpoint=endpoint,
         rdzv_configs={"rank": node, "timeout": RENDEZVOUS_SECONDS},

@@ -7,14 +7,13 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 from empg.api.load import InvalidManifest, load_run
-from empg.api.run import RunSpec, spec_digest
+from empg.api.run import RunSpec
 from empg.planner import plan_rollout
 from empg.rundir.final import Final, write_final
 from empg.rundir.group import newest_policy
-from empg.rundir.heartbeat import Liveness, read_records
+from empg.rundir.heartbeat import Liveness, SamplerRecord, read_records
 from empg.rundir.identity import Identity
 from empg.rundir.metrics import read_metrics, write_metrics
 from empg.rundir.owner import LearnerOwner
@@ -22,14 +21,23 @@ from empg.rundir.plans import create_plan, planned, read_plans
 from empg.rundir.probe import lease_warning, ping
 from empg.rundir.progress import Phase, Progress, write_progress
 from empg.rundir.retention import retain
-from empg.rundir.specs import write_spec
-from empg.store.base import Store
+from empg.rundir.specs import immutable_edit, write_spec
 from empg.tasks.source import Task
 from empg.trajectory import Trajectory
 from empg_trainer.evaluations import Evaluations
 from empg_trainer.metrics_server import LearnerMetrics
 from empg_trainer.record import Figures, check_guards, sampled_figures, trained_figures
-from empg_trainer.rollouts import POLL_SECONDS, Rollout, UnitWatch, sealed_rollout, training_rows, wait_for_units
+from empg_trainer.report import Report
+from empg_trainer.rollouts import (
+    POLL_SECONDS,
+    Rollout,
+    UnitWatch,
+    sealed_rollout,
+    training_rows,
+    wait_for_units,
+    wait_unless_open,
+)
+from empg_trainer.start import Start
 from empg_trainer.step import Sampled, StepResult
 from empg_trainer.stop import BadSpec, Stop
 
@@ -45,38 +53,30 @@ REFERENCE_POLICY = 0
 class Leader:
     """Everything that only one process may do."""
 
-    def __init__(
-        self,
-        store: Store,
-        owner: LearnerOwner,
-        identity: Identity,
-        spec: RunSpec,
-        spec_file: Path,
-        task: Task,
-        samplers_sleep: bool,
-    ) -> None:
+    def __init__(self, start: Start, owner: LearnerOwner, identity: Identity, task: Task) -> None:
         self.owner = owner
-        self._store = store
+        self._start = start
+        self._store = store = start.store
         self._identity = identity
-        self._spec = spec
-        self._spec_file = spec_file
+        self._spec = start.run.spec
         self._task = task
-        self._samplers_sleep = samplers_sleep
-        self._liveness = Liveness(spec.sampler.lease_seconds)
+        self._liveness = Liveness(self._spec.sampler.lease_seconds)
         self._evaluations = Evaluations(store, identity.uid, task, self._liveness)
         self._history: dict[int, Figures] = {row["iteration"]: row for row in read_metrics(store)}
         self._rollout: Rollout | None = None
         self._figures: Figures = {}
         self._ticked = 0.0
         self._visibility_known = False
+        self._report = Report(start.reporter, start.attempt or owner.number) if start.reporter else None
         self._metrics = LearnerMetrics()
-        if spec.learner.metrics_port:
-            self._metrics.serve(spec.learner.metrics_port)
+        if start.metrics_port:
+            self._metrics.serve(start.metrics_port)
 
-    def begin(self, iteration: int) -> RunSpec:
+    def begin(self, iteration: int, beat: Callable[[], None]) -> RunSpec:
         """Fix the spec of an iteration from the manifest as it is now, and plan what samplers may work on.
 
         At the end of the run, when there is no such iteration, nothing is fixed, so that more can be asked for later.
+        Raises Waiting if samplers have to work first and can't while we are there.
         """
         spec = self._read_manifest()
         last = iteration >= spec.em.iterations
@@ -89,6 +89,8 @@ class Leader:
         for ahead in range(iteration, min(iteration + spec.em.max_staleness + 1, spec.em.iterations)):
             if ahead not in known:
                 create_plan(self._store, plan_rollout(spec, self._identity.uid, ahead, self._task))
+        if self._start.alternate:
+            self._leave_to_samplers(iteration, last, beat)
         return spec
 
     def sample(self, iteration: int, beat: Callable[[], None]) -> tuple[list[Trajectory], Sampled]:
@@ -119,7 +121,7 @@ class Leader:
             "seconds_sealing": time.monotonic() - waited,
         }
         self.report("learning", iteration)
-        if self._samplers_sleep:
+        if self._start.samplers_sleep:
             self._wait_for_sleep(beat)
         sampling = plans[0].sampling
         bare = [replace(row, prompt="", response="", rewards={}) for row in rows if row.response_ids]
@@ -171,43 +173,62 @@ class Leader:
             time.sleep(POLL_SECONDS[1] / 4)
         self._metrics.observe(self._newest_evaluation())
         self.owner.check()
-        evaluations = {policy: result.greedy for policy, result in sorted(self._evaluations.results.items())}
+        evaluations = self._evaluations.greedy
         write_final(
             self._store,
             Final(run=self._identity.uid, iterations=iterations, policy=iterations, evaluations=evaluations),
         )
         self.report("done", iterations)
 
-    def report(self, phase: Phase, iteration: int, units: tuple[int, int] = (0, 0)) -> None:
-        """Say how far the run is; while waiting, a few times per second at most."""
+    def report(self, phase: Phase, iteration: int, units: tuple[int, int] = (0, 0), *, at_once: bool = False) -> None:
+        """Say how far the run is; while waiting, a few times per second at most unless it is to be ``at_once``."""
         waiting = units[0] < units[1]
         now = time.monotonic()
-        if waiting and now - self._ticked < TICK_SECONDS:
+        if waiting and now - self._ticked < TICK_SECONDS and not at_once:
             return
         self._ticked = now
         newest = self._history[max(self._history)] if self._history else {}
         detail = {key: newest.get(key) for key in ("reward_mean", "accuracy", "kl_behaviour", "tokens_per_second")}
-        write_progress(
-            self._store,
-            Progress(
-                attempt=self.owner.number,
-                iteration=iteration,
-                iterations=self._spec.em.iterations,
-                phase=phase,
-                policy=newest_policy(self._store),
-                units_done=units[0],
-                units_total=units[1],
-                detail=detail,
-            ),
+        progress = Progress(
+            attempt=self.owner.number,
+            iteration=iteration,
+            iterations=self._spec.em.iterations,
+            phase=phase,
+            policy=newest_policy(self._store),
+            units_done=units[0],
+            units_total=units[1],
+            detail=detail,
         )
+        write_progress(self._store, progress)
+        if self._report:
+            self._report.offer(progress, self._history, self._evaluations.greedy, self._alive())
+
+    def _leave_to_samplers(self, iteration: int, last: bool, beat: Callable[[], None]) -> None:
+        """Return if everything that is planned for an iteration, or for the end of the run, is there."""
+        if last:
+            self._evaluations.collect()
+            watches = self._evaluations.watches
+        else:
+            plans = read_plans(self._store, "rollout", iteration)
+            watches = [] if sealed_rollout(self._store, plans) else [UnitWatch(self._store, plans, self._liveness)]
+
+        def leave() -> None:
+            units = sum(watch.settled for watch in watches), sum(watch.total for watch in watches)
+            self.report("evaluating" if last else "sampling", iteration, units, at_once=True)
+
+        wait_unless_open(watches, self._spec.sampler.lease_seconds, beat, leave)
+
+    def _alive(self) -> list[SamplerRecord]:
+        """Records of the samplers that were not silent for a lease."""
+        records = read_records(self._store)
+        self._liveness.observe(records)
+        return [record for record in records if not self._liveness.silent(record.id)]
 
     def _wait_for_sleep(self, beat: Callable[[], None]) -> None:
         """Return when every living sampler has given its GPU memory up. Stop (75) if one does not in time."""
         deadline = time.monotonic() + self._spec.learner.deadline_seconds
         while True:
-            records = read_records(self._store)
-            self._liveness.observe(records)
-            awake = [record.id for record in records if not record.asleep and not self._liveness.silent(record.id)]
+            awake = [record.id for record in self._alive() if not record.asleep]
             if not awake:
                 return
             if time.monotonic() > deadline:
@@ -233,11 +254,11 @@ class Leader:
 
     def _read_manifest(self) -> RunSpec:
         try:
-            spec = load_run(self._spec_file).spec
+            spec = load_run(self._start.spec_file).spec
         except InvalidManifest as error:
             raise BadSpec(str(error)) from error
-        if spec_digest(spec) != self._identity.spec_digest:
-            raise BadSpec(f"{self._spec_file}: an immutable field was changed; change it back, or start a new run")
+        if field := immutable_edit(self._store, spec):
+            raise BadSpec(f"{self._start.spec_file}: {field} is immutable; change it back, or start a new run")
         return spec
 
     def _newest_evaluation(self) -> Figures:

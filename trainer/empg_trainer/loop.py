@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import logging
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-from empg.api.run import EMPGRun, RunSpec
+from empg.api.run import RunSpec
 from empg.local.prepare import prepare_directory
 from empg.rundir import keys
 from empg.rundir.group import newest_policy, states
@@ -27,26 +26,11 @@ from empg_trainer.every_rank import EveryRank, Origin
 from empg_trainer.import_model import import_model
 from empg_trainer.leader import Leader
 from empg_trainer.models import load_tokenizer
+from empg_trainer.start import Start
 from empg_trainer.stop import BadSpec
 from empg_trainer.trainer import Trainer
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Start:
-    """What the learner was started with."""
-
-    store: Store
-    run: EMPGRun
-    spec_file: Path
-    """The manifest, read again at every iteration."""
-    base_dir: Path
-    """Directory that relative paths of the manifest are relative to."""
-    name: str
-    """Of this process, for people."""
-    samplers_sleep: bool = False
-    """Whether samplers share our GPU, so that we train while they sleep."""
 
 
 def learn(start: Start, ranks: Ranks, device: torch.device) -> None:
@@ -59,14 +43,12 @@ def learn(start: Start, ranks: Ranks, device: torch.device) -> None:
         Stop: the run can't go on, or not now; says why and with which exit code.
         Fenced: another learner took over.
     """
-    everyone = EveryRank(ranks, lambda: appoint(start))
-    trainer = Trainer(start.store, start.run.spec, device, everyone.origin, everyone.owner, start.samplers_sleep)
+    everyone = EveryRank(ranks, lambda: appoint(start), start.run.spec)
     iteration = everyone.origin.state or 0
-    while True:
+    spec = everyone.begin(iteration)  # Samplers have work while we load the model.
+    trainer = Trainer(start.store, everyone.spec, device, everyone.origin, everyone.owner, start.samplers_sleep)
+    while iteration < spec.em.iterations:
         began = time.monotonic()
-        spec = everyone.begin(iteration)
-        if iteration >= spec.em.iterations:
-            break
         rows, sampled = everyone.sample(iteration)
 
         learning = time.monotonic()
@@ -85,6 +67,7 @@ def learn(start: Start, ranks: Ranks, device: torch.device) -> None:
         }
         everyone.finish(iteration, diverged, seconds)
         iteration += 1
+        spec = everyone.begin(iteration)
     everyone.complete(iteration)
 
 
@@ -101,7 +84,7 @@ def appoint(start: Start) -> tuple[Leader, Origin]:
         task = load_task(store, owner, spec, start.base_dir)
     except ValueError as error:
         raise BadSpec(str(error)) from error
-    leader = Leader(store, owner, identity, spec, start.spec_file, task, start.samplers_sleep)
+    leader = Leader(start, owner, identity, task)
     state = max(states(store), default=None)
     newest = newest_policy(store)
     assert newest is not None, "the base model is policy 0"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -9,44 +10,69 @@ from collections.abc import Sequence
 from empg import exit_codes
 from empg.api.load import InvalidManifest, load_run
 from empg.api.run import EMPGRun
+from empg.cluster.account import name_user
+from empg.cluster.termination import leave_word
 from empg.rundir.final import read_final
+from empg.store.base import Store
 from empg.store.posix import PosixStore
 from empg_trainer.arguments import parser, spec_file
+from empg_trainer.logs import log_to_stderr
+from empg_trainer.signals import leave_on_sigterm
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the program; ends the process with a code of ``empg.exit_codes`` or that of a crash."""
+    code = run_node(sys.argv[1:] if argv is None else argv)
+    logging.shutdown()
+    sys.stderr.flush()
+    # Not sys.exit: taking torch down takes seconds, and all that matters is on the storage.
+    os._exit(code)
+
+
+def run_node(argv: Sequence[str]) -> int:
     """Run the learner on this node; returns the exit code."""
+    leave_on_sigterm(lambda: leave_word("asked to stop by SIGTERM"))
+    name_user()
     args = parser().parse_args(argv)
     try:
         manifest = load_run(spec_file(args))
     except (InvalidManifest, OSError) as error:
-        print(f"empg-learner: {error}", file=sys.stderr)
-        return exit_codes.SPEC
+        return refuse(str(error))
+    log_to_stderr(manifest.spec.logging.level)
     processes = args.processes or manifest.spec.learner.processes
-    if processes < 1:
-        print("empg-learner: --processes must be at least 1", file=sys.stderr)
-        return exit_codes.SPEC
+    nodes = args.nodes or manifest.spec.learner.nodes
+    if min(processes, nodes) < 1:
+        return refuse("--processes and --nodes must be at least 1")
     if finished(PosixStore(args.run_dir), manifest):
         print("empg-learner: the run is complete", file=sys.stderr)
         return exit_codes.OK
     if "CUDA_VISIBLE_DEVICES" not in os.environ and manifest.spec.learner.devices:
         os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, manifest.spec.learner.devices))
-    if processes * manifest.spec.learner.nodes == 1:
+    if processes * nodes == 1:
         from empg_trainer.worker import run
 
         return run(args)
     from empg_trainer.launcher import launch
 
-    return launch(list(argv if argv is not None else sys.argv[1:]), processes, manifest)
+    name = f"{manifest.metadata.uid or manifest.metadata.name}-{args.attempt}"
+    try:
+        return launch(list(argv), processes, nodes, name)
+    except ValueError as error:
+        return refuse(str(error))
 
 
-def finished(store: PosixStore, manifest: EMPGRun) -> bool:
+def refuse(reason: str) -> int:
+    """Say what is wrong with the manifest or the command line."""
+    print(f"empg-learner: {reason}", file=sys.stderr)
+    leave_word(reason)
+    return exit_codes.SPEC
+
+
+def finished(store: Store, manifest: EMPGRun) -> bool:
     """Whether the run is complete, and no more iterations were asked for since."""
     final = read_final(store)
     return final is not None and final.iterations >= manifest.spec.em.iterations
 
 
 if __name__ == "__main__":
-    code = main()
-    sys.stderr.flush()
-    os._exit(code)
+    main()

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, start_http_server
+from prometheus_client import CollectorRegistry, Counter, Gauge
+
+from empg.cluster import endpoint
 
 GAUGES = {
     "iteration": ("iteration", "Iteration of the newest figures."),
@@ -60,8 +62,8 @@ class LearnerMetrics:
         self._iterations = Counter("empg_learner_iterations", "Iterations made.", registry=self.registry)
 
     def serve(self, port: int) -> None:
-        """Answer on ``port`` of all addresses, in a thread."""
-        start_http_server(port, registry=self.registry)
+        """Answer on ``port`` of all addresses, in a thread; the learner is healthy as long as its process answers."""
+        endpoint.serve(port, self.registry)
 
     def observe(self, figures: Mapping[str, Any]) -> None:
         """Take the figures of an iteration, or some newer ones of it; those without a value leave their gauge as it is.

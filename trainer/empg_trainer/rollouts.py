@@ -20,7 +20,7 @@ from empg.rundir.units import CorruptUnit, read_unit, reject
 from empg.store.base import Store
 from empg.trajectory import Trajectory
 from empg.verdict import Verdict
-from empg_trainer.stop import Diverged, Stop
+from empg_trainer.stop import Diverged, Stop, Waiting
 
 logger = logging.getLogger(__name__)
 
@@ -50,6 +50,8 @@ class UnitWatch:
         self._plan_of = {unit.name: plan for plan in plans for unit in plan.units}
         self._accepted: dict[str, tuple[SealedUnit, list[Trajectory]]] = {}
         self._void: tuple[str, ...] = ()
+        self.open = self.total
+        """Units that nobody is at work on, as of the last look."""
 
     @property
     def settled(self) -> int:
@@ -65,11 +67,13 @@ class UnitWatch:
         """Take what is new; a commit that can't be used is rejected, which opens its unit again."""
         self._liveness.observe(read_records(self._store))
         void = []
+        self.open = 0
         for name, status in survey(self._store, self.plans, self._liveness).items():
             if name in self._accepted:
                 continue
             if status.state == "void":
                 void.append(name)
+            self.open += status.state == "open"
             if status.state != "committed":
                 continue
             plan = self._plan_of[name]
@@ -78,6 +82,7 @@ class UnitWatch:
             except CorruptUnit as error:
                 logger.warning("rejected %s: %s", error.key, error.reason)
                 reject(self._store, plan, name, status.attempt, error.reason)
+                self.open += 1
                 continue
             sealed = SealedUnit(unit=name, attempt=status.attempt, digest=digest, rows=len(rows))
             self._accepted[name] = (sealed, rows)
@@ -127,6 +132,27 @@ def wait_for_units(watch: UnitWatch, deadline_seconds: float, tick: Callable[[Un
         now = time.monotonic()
         news = now if watch.settled > before else news
         time.sleep(min(max(POLL_SHARE * (now - news), POLL_SECONDS[0]), POLL_SECONDS[1]))
+
+
+def wait_unless_open(
+    watches: Sequence[UnitWatch], lease_seconds: float, beat: Callable[[], None], leave: Callable[[], None]
+) -> None:
+    """Return when every unit is accepted or void. Where one is open instead, ``leave`` is called and Waiting raised.
+
+    Samplers under `Alternate` are gone now: what one of them still holds is open, or void, once its lease is over.
+    """
+    started = time.monotonic()
+    while True:
+        for watch in watches:
+            watch.look()
+        missing = sum(watch.total - watch.settled for watch in watches)
+        if not missing:
+            return
+        if any(watch.open for watch in watches) or time.monotonic() - started > 2 * lease_seconds:
+            leave()
+            raise Waiting(f"{missing} of {sum(watch.total for watch in watches)} units are the samplers' to make first")
+        beat()
+        time.sleep(POLL_SECONDS[1] / 4)
 
 
 def training_rows(rollout: Rollout, guards: GuardsSpec) -> list[Trajectory]:

@@ -16,6 +16,12 @@ class Stop(Exception):
             self.code = code
 
 
+class Waiting(Stop):
+    """Samplers have to work first, and on our GPUs."""
+
+    code = exit_codes.WAITING
+
+
 class Diverged(Stop):
     """A guard was left or a number is not finite; another attempt would end the same way."""
 

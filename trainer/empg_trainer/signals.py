@@ -1,0 +1,43 @@
+"""How processes of the learner end on SIGTERM, and with each other."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import threading
+from collections.abc import Callable
+
+from empg import exit_codes
+
+PR_SET_PDEATHSIG = 1
+"""From Linux's sys/prctl.h."""
+
+
+def leave_on_sigterm(farewell: Callable[[], None] = lambda: None) -> None:
+    """End with 75 as soon as SIGTERM comes, even inside a long operation of a library.
+
+    Nothing has to be put in order first: what is half written is invisible, and the next attempt goes on from here.
+    Python runs signal handlers between its own instructions only, so a thread reads the signal instead. ``farewell`` is
+    called in it, and must be quick.
+    """
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    signal.signal(signal.SIGTERM, lambda *_: None)
+    signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+
+    def wait() -> None:
+        while os.read(reading, 1)[0] != signal.SIGTERM:
+            pass
+        farewell()
+        os._exit(exit_codes.RETRY)
+
+    threading.Thread(target=wait, name="sigterm", daemon=True).start()
+
+
+def die_with_launcher() -> None:
+    """Have the kernel kill this rank when its launcher dies, so that a killed launcher leaves no rank on the GPUs."""
+    launcher = os.getppid()
+    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != launcher:
+        os._exit(exit_codes.RETRY)  # It died just before.
