@@ -53,8 +53,10 @@ lock: setup
 	$(COMPILE) pyproject.toml --extra cpu -c requirements.txt -o docker/requirements/sampler-cpu.txt
 	$(COMPILE) pyproject.toml --extra sampler -o docker/requirements/sampler-cuda.txt
 
-# Write the files of chart and manifests that follow from others.
+# Write the files of docs, manifests and chart that follow from others.
 generate: setup
+	$(BIN)/python -m empg.api.reference > docs/manifest.md
+	$(BIN)/empg crd > manifests/crd.yaml
 	$(BIN)/python -m hack.packaging
 
 # Build the images with docker, podman or `BUILDER="buildah build"`; VARIANT=cpu for machines without GPU.
