@@ -64,16 +64,18 @@ def kubectl_patch(tmp_path_factory: pytest.TempPathFactory) -> Patch:
         if done.returncode:
             raise ValueError(done.stderr)
         found = json.loads(done.stdout)
-        return _without_nulls({"metadata": found["metadata"], "spec": found["spec"]})
+        return _settled({"metadata": found["metadata"], "spec": found["spec"]})
 
     return patch
 
 
-def _without_nulls(value: Any) -> Any:
-    """What the API server reads: kubectl leaves nulls in items that it did not merge."""
+def _settled(value: Any) -> Any:
+    """Without the nulls and directives that kubectl leaves in items that it did not merge."""
     if isinstance(value, dict):
-        return {key: _without_nulls(below) for key, below in value.items() if below is not None}
-    return [_without_nulls(item) for item in value] if isinstance(value, list) else value
+        return {key: _settled(below) for key, below in value.items() if below is not None and not key.startswith("$")}
+    if isinstance(value, list):
+        return [_settled(item) for item in value if not (isinstance(item, dict) and "$patch" in item)]
+    return value
 
 
 def _kubectl() -> str:
