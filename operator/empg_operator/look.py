@@ -1,0 +1,78 @@
+"""A look at what is not watched: a run's pods, its claim, and the events that say why something does not go on."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from itertools import islice
+from typing import Any
+
+from empg_operator import names
+from empg_operator.api import Api
+from empg_operator.cache import RunKey
+from empg_operator.decision import Diagnosis, Manifest
+from empg_operator.kinds import CLAIM, EVENT, POD
+
+_EVENT_LISTS = 2
+_Children = Mapping[tuple[str, str], Manifest]
+
+
+async def look(api: Api, key: RunKey, run: Manifest, children: _Children, now: float) -> Diagnosis:
+    """Four requests at most: the pods, the claim, and the events of the likeliest culprits. ``now`` goes into it."""
+    pods = await _first(api.chunks(POD, key.namespace, labels=f"{names.RUN_LABEL}={key.name}"))
+    claim = await api.get(CLAIM, key.namespace, _claim_name(key, run))
+    events = []
+    for fields, prefix in islice(_culprits(key, pods, claim, children), _EVENT_LISTS):
+        found = await _first(api.chunks(EVENT, key.namespace, fields=fields))
+        events += [event for event in found if event["involvedObject"].get("name", "").startswith(prefix)]
+    slim = tuple(_slim(pod) for pod in pods)
+    return Diagnosis(now, slim, (claim,) if claim else (), tuple(events))
+
+
+def _culprits(
+    key: RunKey, pods: Iterable[Manifest], claim: Manifest | None, children: _Children
+) -> Iterator[tuple[str, str]]:
+    """Field selectors of events worth reading, and how the names of the objects that they are about begin.
+
+    Most causes are in the status of pods. Events alone tell why a volume is not made, why a controller may not create
+    pods (quota, admission), and why a scheduled pod's volumes are not mounted.
+    """
+    if claim and claim.get("status", {}).get("phase") == "Pending":
+        yield f"involvedObject.uid={claim['metadata']['uid']}", ""
+    roles = {pod["metadata"].get("labels", {}).get(names.ROLE_LABEL) for pod in pods}
+    for (kind, _), child in children.items():
+        if kind == "Job" and "learner" not in roles and not _ended(child):
+            yield f"involvedObject.uid={child['metadata']['uid']}", ""
+        if kind == "Deployment" and "sampler" not in roles and child["spec"].get("replicas"):
+            # The events are those of its ReplicaSet, whose name has a suffix that we do not know.
+            yield "involvedObject.kind=ReplicaSet,type=Warning", f"{child['metadata']['name']}-"
+    for pod in pods:
+        if pod["spec"].get("nodeName") and pod.get("status", {}).get("phase") == "Pending":
+            yield f"involvedObject.uid={pod['metadata']['uid']}", ""
+
+
+def _ended(job: Manifest) -> bool:
+    conditions = job.get("status", {}).get("conditions", [])
+    return any(said["type"] in ("Complete", "Failed") and said["status"] == "True" for said in conditions)
+
+
+def _claim_name(key: RunKey, run: Manifest) -> str:
+    used = run.get("status", {}).get("storage") or {}
+    return used.get("claimName") or run["spec"].get("storage", {}).get("claimName") or names.claim(key.name)
+
+
+def _slim(pod: Manifest) -> Manifest:
+    """A pod without what takes most room and explains nothing; a thousand runs may be looked at in a minute."""
+    containers = ("initContainers", "containers")
+    spec: dict[str, Any] = {
+        part: [{"name": one["name"], "image": one.get("image")} for one in pod["spec"].get(part, [])]
+        for part in containers
+    }
+    about = {name: value for name, value in pod["metadata"].items() if name != "managedFields"}
+    return {**pod, "metadata": about, "spec": spec | {"nodeName": pod["spec"].get("nodeName")}}
+
+
+async def _first(chunks: AsyncIterator[tuple[list[Manifest], int]]) -> list[Manifest]:
+    """The first chunk of a list: more objects than it holds do not make a cause clearer."""
+    async for items, _ in chunks:
+        return items
+    return []

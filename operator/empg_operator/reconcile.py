@@ -1,0 +1,145 @@
+"""One pass over one run: gather what was observed, decide, and do what was decided."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+from empg.api.run import MANAGED_BY
+from empg_operator.act import Actor
+from empg_operator.answers import Answers
+from empg_operator.api import Api, ApiError
+from empg_operator.cache import Cache, RunKey
+from empg_operator.decision import Diagnosis, Manifest, Observed, Plan
+from empg_operator.events import Recorder
+from empg_operator.look import look
+from empg_operator.ownership import owner
+from empg_operator.queue import TryLaterError
+from empg_operator.run_metrics import RunCollector
+from empg_operator.settings import Settings
+
+Planner = Callable[[Observed, Settings, float], Plan]
+
+ROUNDS = 5
+"""Plans of one pass at most. Each asks for at least one thing that the one before did not know."""
+DIAGNOSIS_SECONDS = 120.0
+"""Time for which a look is kept."""
+REFUSAL_SECONDS = 30.0
+"""Time after which a refused pod may be tried again: quotas and policies change."""
+SETTLE_SECONDS = 1.0
+"""Time after which a pass that changed something is followed by another one, whether or not an event comes."""
+
+
+@dataclass
+class _Memory:
+    """What is known of a run beyond the cache. Losing it costs a few requests."""
+
+    diagnosis: Diagnosis | None = None
+    refusals: dict[str, tuple[str, float]] = field(default_factory=dict)
+    """By the digest of a pod's template: the answer, and when it was given."""
+    answers: Answers = field(default_factory=Answers)
+
+
+class Reconciler:
+    """Passes over runs. Each may be cut off anywhere: the next one decides from what it then finds."""
+
+    def __init__(
+        self,
+        plan: Planner,
+        cache: Cache,
+        api: Api,
+        settings: Settings,
+        recorder: Recorder,
+        shown: RunCollector,
+        clock: Callable[[], float],
+    ) -> None:
+        """``clock`` gives seconds since the epoch."""
+        self._plan = plan
+        self._cache = cache
+        self._api = api
+        self._settings = settings
+        self._recorder = recorder
+        self._shown = shown
+        self._clock = clock
+        self._memories: dict[RunKey, _Memory] = {}
+        self.pod_monitors = False
+        """Whether the cluster has the kind PodMonitor."""
+
+    async def __call__(self, key: RunKey) -> float | None:
+        """Bring a run closer to what is wanted; seconds after which to look at it again, if any.
+
+        TryLaterError: the API server refused something, or could not be reached.
+        """
+        run = self._cache.run(key)
+        if run is None or run["spec"].get("managedBy", MANAGED_BY) != MANAGED_BY:
+            self._forget(key)
+            return None
+        try:
+            return await self._bring(key, run)
+        except ApiError as error:
+            result = "refused" if error.is_refusal else "unavailable"
+            raise TryLaterError(result, str(error), error.retry_after) from error
+
+    async def _bring(self, key: RunKey, run: Manifest) -> float | None:
+        memory = self._memories.setdefault(key, _Memory())
+        observed = self._observe(key, run, memory)
+        plan = await self._decide(key, observed, memory)
+        actor = Actor(key, observed, self._api, self._cache, self._recorder, memory.answers)
+        changed = await actor.change_children(plan)
+        if plan.status is not None:
+            written = await actor.write_status(plan.status)
+            if written is None:
+                self._forget(key)
+                return None
+            run = written
+        for event in plan.events:
+            await self._recorder.tell(run, event)
+        self._shown.show(key, run)
+        if changed:
+            return min(SETTLE_SECONDS, plan.requeue_after or SETTLE_SECONDS)
+        return plan.requeue_after
+
+    def _observe(self, key: RunKey, run: Manifest, memory: _Memory) -> Observed:
+        now = self._clock()
+        if memory.diagnosis and now - memory.diagnosis.taken > DIAGNOSIS_SECONDS:
+            memory.diagnosis = None
+        memory.refusals = {
+            digest: (refusal, given)
+            for digest, (refusal, given) in memory.refusals.items()
+            if not refusal or now - given < REFUSAL_SECONDS
+        }
+        mine = (None, run["metadata"]["uid"])
+        origin = (run["spec"]["model"].get("fromRun") or {}).get("name")
+        return Observed(
+            run=run,
+            children={place: child for place, child in self._cache.children(key).items() if owner(child) in mine},
+            parent=self._cache.run(RunKey(key.namespace, origin)) if origin else None,
+            diagnosis=memory.diagnosis,
+            refusals={digest: refusal for digest, (refusal, _) in memory.refusals.items()},
+            pod_monitors=self.pod_monitors,
+        )
+
+    async def _decide(self, key: RunKey, observed: Observed, memory: _Memory) -> Plan:
+        """Plan, find out what the plan wants to know, and plan again, until it wants to know nothing more."""
+        looked = False
+        tried: set[str] = set()
+        for _ in range(ROUNDS):
+            plan = self._plan(observed, self._settings, self._clock())
+            untried = {digest: pod for digest, pod in plan.try_pods.items() if digest not in tried}
+            if untried:
+                for digest, pod in untried.items():
+                    memory.refusals[digest] = (await self._api.try_pod(pod), self._clock())
+                tried |= untried.keys()
+                answers = {digest: refusal for digest, (refusal, _) in memory.refusals.items()}
+                observed = replace(observed, refusals=answers)
+            elif plan.diagnose and not looked:
+                looked = True
+                memory.diagnosis = await look(self._api, key, observed.run, observed.children, self._clock())
+                observed = replace(observed, diagnosis=memory.diagnosis)
+            else:
+                return plan
+        raise AssertionError(f"run {key}: {ROUNDS} plans in a row asked for something new")
+
+    def _forget(self, key: RunKey) -> None:
+        self._memories.pop(key, None)
+        self._shown.hide(key)
