@@ -47,20 +47,24 @@ def drifted(desired: Manifest, observed: Manifest | None) -> bool:
 def applicable(desired: Manifest, observed: Manifest | None) -> Manifest:
     """`desired` without what the API server refuses to change in the object that exists.
 
-    A claim keeps what it has but for a size that grows.
+    A claim keeps what it has, but for a size that grows once it has a volume.
     """
     if observed is None or desired.get("kind") != "PersistentVolumeClaim":
         return desired
     present = observed["spec"]
-    size = present["resources"]["requests"]["storage"]
-    wanted = desired["spec"]["resources"]["requests"]["storage"]
+    size, wanted = _size(observed), _size(desired)
+    bound = observed.get("status", {}).get("phase") == "Bound"
     spec = {
         "accessModes": present["accessModes"],
-        "resources": {"requests": {"storage": wanted if quantity(wanted) > quantity(size) else size}},
+        "resources": {"requests": {"storage": wanted if bound and quantity(wanted) > quantity(size) else size}},
     }
     if "storageClassName" in present:
         spec["storageClassName"] = present["storageClassName"]
     return {**desired, "spec": spec}
+
+
+def _size(claim: Manifest) -> str:
+    return str(claim["spec"]["resources"]["requests"]["storage"])
 
 
 def _owned_too_much(desired: Manifest, observed: Manifest) -> bool:

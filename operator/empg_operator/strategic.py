@@ -73,35 +73,36 @@ def _merge_objects(base: JsonObject, patch: JsonObject, path: str) -> JsonObject
 
 
 def _merge_values(base: Any, value: Any, key: str, path: str) -> Any:
-    if base is not None and type(base) is not type(value) and (isinstance(base, dict | list)):
+    if isinstance(base, dict | list) and type(base) is not type(value):
         raise ValueError(f"{path} must be {_kind(base)}, not {_kind(value)}; correct it or remove it")
-    if key in MERGE_KEYS:
+    # Not every `env` is a list of variables: labels are called so too.
+    if key in MERGE_KEYS and isinstance(value, list):
         return _merge_items(base or [], _items(value, MERGE_KEYS[key], path), MERGE_KEYS[key], path)
     if key in MERGED_SETS and isinstance(base, list):
-        return _ordered(base, list(dict.fromkeys(value)))
+        return _ordered(base, list(dict.fromkeys(map(str, value))))
     if isinstance(base, dict):
         return _merge_objects(base, value, path)
     return _plain(value, path)
 
 
-def _items(value: Any, key: str, path: str) -> list[JsonObject]:
-    if not isinstance(value, list):
-        raise ValueError(f"{path} must be a list, not {_kind(value)}; correct it or remove it")
+def _items(value: list[Any], key: str, path: str) -> list[JsonObject]:
     for index, item in enumerate(value):
         if not isinstance(item, dict):
             raise ValueError(f"{path}[{index}] must be an object, not {_kind(item)}; correct it or remove it")
-        if item.get(key) is None and item.get(_PATCH) != "replace":
+        directive = item.get(_PATCH)
+        if directive not in (None, "replace", "delete"):
+            raise ValueError(f"{path}[{index}].{_PATCH}: {directive!r} is not known here; use replace or delete")
+        if item.get(key) is None and directive != "replace":
             raise ValueError(f"{path}[{index}] has no {key}, by which it would be merged; add it")
+        if isinstance(item.get(key), dict | list):
+            raise ValueError(f"{path}[{index}].{key} must be one value, not {_kind(item[key])}; correct it")
     return value
 
 
 def _merge_items(base: list[JsonObject], patch: list[JsonObject], key: str, path: str) -> list[JsonObject]:
     replaces = any(item.get(_PATCH) == "replace" for item in patch)
     deleted = [item[key] for item in patch if item.get(_PATCH) == "delete"]
-    changes = [item for item in patch if _PATCH not in item]
-    for index, item in enumerate(patch):
-        if item.get(_PATCH) not in (None, "replace", "delete"):
-            raise ValueError(f"{path}[{index}].{_PATCH}: {item[_PATCH]!r} is not known here; use replace or delete")
+    changes = [item for item in patch if item.get(_PATCH) is None]
     present = [] if replaces else [item for item in base if item.get(key) not in deleted]
     order = [item[key] for item in present]
     merged: dict[Any, JsonObject] = {item[key]: item for item in present}

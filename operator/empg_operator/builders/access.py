@@ -50,16 +50,26 @@ def _role(run: EMPGRun, role: names.Role) -> dict[str, Any]:
         "apiVersion": f"{RBAC}/v1",
         "kind": "Role",
         "metadata": metadata(run, names.service_account(run.metadata.name, role), role),
-        "rules": [rule(names.PLURAL, "get"), rule(f"{names.PLURAL}/status", "get", "patch", "update")],
+        "rules": [rule(names.PLURAL, "get"), rule(f"{names.PLURAL}/status", "get", "patch")],
     }
 
 
 def _binding(run: EMPGRun, role: names.Role) -> dict[str, Any]:
+    """Binds the account that a `podTemplate` names too: pods take one to be known to the services of a cloud."""
     name = names.service_account(run.metadata.name, role)
+    accounts = dict.fromkeys((name, *_chosen_account(run, role)))
     return {
         "apiVersion": f"{RBAC}/v1",
         "kind": "RoleBinding",
         "metadata": metadata(run, name, role),
         "roleRef": {"apiGroup": RBAC, "kind": "Role", "name": name},
-        "subjects": [{"kind": "ServiceAccount", "name": name, "namespace": run.metadata.namespace}],
+        "subjects": [
+            {"kind": "ServiceAccount", "name": account, "namespace": run.metadata.namespace} for account in accounts
+        ],
     }
+
+
+def _chosen_account(run: EMPGRun, role: names.Role) -> tuple[str, ...]:
+    spec = (run.spec.sampler if role == "sampler" else run.spec.learner).pod_template.get("spec")
+    account = spec.get("serviceAccountName") if isinstance(spec, dict) else None
+    return (account,) if isinstance(account, str) and account else ()

@@ -8,6 +8,7 @@ from typing import Any
 
 from empg.api.run import EMPGRun
 from empg_operator import names
+from empg_operator.builders.pod_patch import check
 from empg_operator.builders.volumes import Volume
 from empg_operator.quantity import quantity
 from empg_operator.settings import Settings
@@ -64,8 +65,9 @@ def pod_template(
     patch = (run.spec.sampler if role == "sampler" else run.spec.learner).pod_template
     path = f"spec.{role}.podTemplate"
     merged = merge(built, patch, path)
-    _hold(merged, built, role, required, path)
-    _count_threads(our_container(merged, role), threads_shared_by)
+    check(merged, patch, role, path)
+    _hold(merged, built, role, required)
+    _count_threads(our_container(merged, role), threads_shared_by, path)
     return merged
 
 
@@ -108,20 +110,10 @@ def _scheduling(run: EMPGRun) -> dict[str, Any]:
     return fields
 
 
-def _hold(
-    merged: dict[str, Any],
-    built: dict[str, Any],
-    role: names.Role,
-    required: Sequence[Volume],
-    path: str,
-) -> None:
+def _hold(merged: dict[str, Any], built: dict[str, Any], role: names.Role, required: Sequence[Volume]) -> None:
     """Put back into a merged template what Deployment, Job, Service and programs rely on."""
-    spec = merged.get("spec")
-    containers = spec.get("containers", ()) if spec else ()
-    if not any(container["name"] == role for container in containers):
-        raise ValueError(f"{path} removes the container {role!r}, which the run needs; keep it and change its fields")
-    assert spec is not None
     merged.setdefault("metadata", {}).setdefault("labels", {}).update(built["metadata"]["labels"])
+    spec = merged["spec"]
     spec["restartPolicy"] = built["spec"]["restartPolicy"]
     _replace(spec, "volumes", "name", [volume.volume() for volume in required])
     _replace(our_container(merged, role), "volumeMounts", "mountPath", [volume.mount() for volume in required])
@@ -137,9 +129,13 @@ def _replace(parent: dict[str, Any], field: str, key: str, items: Sequence[dict[
     parent[field] = [*kept, *wanted.values()]
 
 
-def _count_threads(container: dict[str, Any], processes: int) -> None:
+def _count_threads(container: dict[str, Any], processes: int, path: str) -> None:
     """Tell OpenMP the container's CPU limit: it would count the cores of the node."""
     limit = container.get("resources", {}).get("limits", {}).get("cpu")
-    named = {entry["name"] for entry in container.get("env", ())}
-    if limit is not None and "OMP_NUM_THREADS" not in named:
-        set_variables(container, {"OMP_NUM_THREADS": str(max(1, int(quantity(limit) / processes)))})
+    if limit is None or "OMP_NUM_THREADS" in {entry["name"] for entry in container.get("env", ())}:
+        return
+    try:
+        cpus = quantity(limit)
+    except ValueError as error:
+        raise ValueError(f"{path}: limits.cpu of container {container['name']!r}: {error}") from error
+    set_variables(container, {"OMP_NUM_THREADS": str(max(1, int(cpus / processes)))})
