@@ -1,0 +1,53 @@
+"""Conditions as Kubernetes' API conventions have them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+from empg.api.status import Condition
+
+MESSAGE_CHARACTERS = 500
+"""Longest message: a status is small, and what the API server or a program says may be long."""
+
+
+@dataclass(frozen=True)
+class Statement:
+    """What is to be said of a run now."""
+
+    type: str
+    status: Literal["True", "False", "Unknown"]
+    reason: str
+    message: str
+
+
+def set_conditions(
+    present: Iterable[Condition], statements: Iterable[Statement], generation: int, now: str
+) -> tuple[Condition, ...]:
+    """Conditions after some statements, by type: one that was there keeps its time as long as its status is the same.
+
+    A condition that no statement concerns stays as it is.
+    """
+    conditions = {condition.type: condition for condition in present}
+    for said in statements:
+        before = conditions.get(said.type)
+        conditions[said.type] = Condition(
+            type=said.type,
+            status=said.status,
+            reason=said.reason,
+            message=cut(said.message),
+            last_transition_time=before.last_transition_time if before and before.status == said.status else now,
+            observed_generation=generation,
+        )
+    return tuple(conditions[kind] for kind in sorted(conditions))
+
+
+def is_true(conditions: Iterable[Condition], kind: str) -> Condition | None:
+    """The condition of this type, if it is true."""
+    return next((condition for condition in conditions if condition.type == kind and condition.status == "True"), None)
+
+
+def cut(message: str) -> str:
+    """A message, shortened where it is too long."""
+    return message if len(message) <= MESSAGE_CHARACTERS else message[: MESSAGE_CHARACTERS - 1] + "…"

@@ -1,0 +1,77 @@
+"""Hold and wait: half of what a run needs is given back, so that two such runs do not wait for each other."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+from empg.api.status import Turn
+from empg_operator import names
+from empg_operator.decision import Diagnosis
+from empg_operator.plan.situation import Situation
+from empg_operator.plan.times import moment, stamp
+
+PAUSE_SECONDS = (30.0, 120.0)
+"""Bounds of the pause after which a run that gave all back tries again."""
+LOOK_SECONDS = 60.0
+"""A look at the pods so old still tells whether a sampler has its devices."""
+
+
+@dataclass(frozen=True)
+class Holding:
+    """Whether a run holds devices in vain."""
+
+    since: str | None
+    """None: it has all that it needs, or nothing."""
+    release: bool = False
+    """Give all back now."""
+    ends: float | None = None
+    """When it is to."""
+
+
+def holding(situation: Situation, turn: Turn, *, running: bool) -> Holding:
+    """A run holds in vain while only some pods of the learner run, only its learner, or only its samplers.
+
+    A sampler without a policy is not ready, but has its devices: only a look at the pods tells it from one that waits
+    for them, so a learner whose pods all run gives nothing back without a look.
+    """
+    job, before, limit = situation.live, situation.status.held_since, situation.spec.deadlines.hold_seconds
+    if job is not None and job.ending:
+        return Holding(before)
+    if not running or not _in_vain(situation, turn):
+        return Holding(None)
+    since = before if moment(before) is not None else stamp(situation.now)
+    if limit is None:
+        return Holding(since)
+    ends = (moment(since) or situation.now) + limit
+    certain = job is None or not job.all_ready or situation.look(LOOK_SECONDS) is not None
+    return Holding(since, release=certain and situation.now >= ends, ends=ends)
+
+
+def pause(uid: str, attempt: int) -> float:
+    """Seconds until a run that gave all back tries again: the same for the same attempt, another for another run."""
+    least, most = PAUSE_SECONDS
+    draw = int.from_bytes(hashlib.sha256(f"{uid}/{attempt}".encode()).digest()[:8]) / 2**64
+    return least + draw * (most - least)
+
+
+def samplers_run(diagnosis: Diagnosis) -> bool:
+    """A sampler pod has its devices, ready or not."""
+    return any(
+        pod["metadata"].get("labels", {}).get(names.ROLE_LABEL) == "sampler"
+        and (pod.get("status") or {}).get("phase") == "Running"
+        for pod in diagnosis.pods
+    )
+
+
+def _in_vain(situation: Situation, turn: Turn) -> bool:
+    job, samplers = situation.live, situation.samplers
+    if turn == "samplers":
+        return False
+    learner, whole = job is not None and job.ready > 0, job is not None and job.all_ready
+    if not whole:
+        return learner or samplers.ready > 0
+    if situation.alternate or samplers.wanted == 0 or samplers.ready > 0:
+        return False
+    look = situation.look(LOOK_SECONDS)
+    return look is None or not samplers_run(look)

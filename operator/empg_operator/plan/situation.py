@@ -1,0 +1,229 @@
+"""A run and its surroundings, read once; what every policy decides from."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from empg.api.load import parse_run
+from empg.api.run import EMPGRun, RunSpec
+from empg.api.status import Progress, RunStatus
+from empg_operator import names
+from empg_operator.decision import Diagnosis, Manifest, Observed
+from empg_operator.plan.reading import read_status
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a Job ended."""
+
+    complete: bool
+    rule: int | None = None
+    """Index of the rule of its failure policy that ended it; None: it completed, or no rule did."""
+    message: str = ""
+
+
+@dataclass(frozen=True)
+class LearnerJob:
+    """The Job of one attempt."""
+
+    attempt: int
+    name: str
+    uid: str | None
+    pods: int
+    """Pods that it is made of."""
+    ready: int
+    suspended: bool
+    """Kueue keeps it in its queue."""
+    ending: bool
+    """Its end is certain, but some of its pods still are about to stop; what is ready says nothing any more."""
+    ended: Ended | None
+
+    @property
+    def live(self) -> bool:
+        return self.ended is None
+
+    @property
+    def all_ready(self) -> bool:
+        return self.live and not self.suspended and self.ready >= self.pods
+
+
+@dataclass(frozen=True)
+class SamplerPods:
+    """What the Deployment says of the samplers."""
+
+    wanted: int = 0
+    replicas: int = 0
+    ready: int = 0
+    seen: bool = True
+    """The counts are those of the Deployment as it is now."""
+    updated: int = 0
+    """Pods of the newest template."""
+
+    @property
+    def gone(self) -> bool:
+        return self.seen and self.wanted == self.replicas == 0
+
+    @property
+    def rolled(self) -> bool:
+        """Every pod is of the newest template."""
+        return self.seen and self.updated >= self.wanted and self.replicas <= self.wanted
+
+
+@dataclass(frozen=True)
+class Situation:
+    """Everything that planning may look at."""
+
+    run: EMPGRun
+    generation: int
+    status: RunStatus
+    """As it was written last."""
+    jobs: tuple[LearnerJob, ...]
+    """By attempt, oldest first."""
+    samplers: SamplerPods
+    observed: Observed
+    now: float
+    """Seconds since the epoch."""
+
+    @property
+    def spec(self) -> RunSpec:
+        return self.run.spec
+
+    @property
+    def name(self) -> str:
+        return self.run.metadata.name
+
+    @property
+    def uid(self) -> str:
+        return self.run.metadata.uid or ""
+
+    @property
+    def alternate(self) -> bool:
+        return self.spec.sampler.roll_strategy == "Alternate"
+
+    @property
+    def attempt(self) -> int:
+        """Number of the newest attempt that was started, whether or not its start was written down."""
+        return max([self.status.attempt, *(job.attempt for job in self.jobs)])
+
+    @property
+    def next_attempt(self) -> int:
+        """A number that no attempt has had; a learner may have reported one whose Job nobody else saw."""
+        reported = self.status.progress.attempt if self.status.progress else 0
+        return max(self.attempt, reported) + 1
+
+    @property
+    def job(self) -> LearnerJob | None:
+        """The Job of the newest attempt."""
+        return next((job for job in self.jobs if job.attempt == self.attempt), None)
+
+    @property
+    def live(self) -> LearnerJob | None:
+        """The newest Job that goes on."""
+        return next((job for job in reversed(self.jobs) if job.live), None)
+
+    @property
+    def queued(self) -> bool:
+        return self.live is not None and self.live.suspended
+
+    @property
+    def progress(self) -> Progress | None:
+        """What the newest attempt has reported."""
+        progress = self.status.progress
+        return progress if progress is not None and progress.attempt == self.attempt else None
+
+    def look(self, seconds: float) -> Diagnosis | None:
+        """The last diagnosis, unless it is older."""
+        taken = self.observed.diagnosis
+        return taken if taken is not None and self.now - taken.taken <= seconds else None
+
+
+def survey(observed: Observed, now: float) -> Situation:
+    """Read what was observed.
+
+    Raises:
+        InvalidManifest: the API server lets in a spec that the model refuses.
+    """
+    run = _accept(observed.run)
+    name = run.metadata.name
+    jobs = [
+        _job(attempt, manifest)
+        for (kind, child), manifest in observed.children.items()
+        if kind == "Job" and (attempt := _attempt(name, child)) is not None
+    ]
+    return Situation(
+        run=run,
+        generation=generation(observed.run),
+        status=read_status(observed.run.get("status") or {}),
+        jobs=tuple(sorted(jobs, key=lambda job: job.attempt)),
+        samplers=_samplers(observed.children.get(("Deployment", names.sampler_deployment(name)))),
+        observed=observed,
+        now=now,
+    )
+
+
+def generation(run: Manifest) -> int:
+    return int(run["metadata"].get("generation", 0))
+
+
+def condition(manifest: Manifest, kind: str) -> Mapping[str, Any] | None:
+    """The condition of this type of any object, if it is true."""
+    conditions = (manifest.get("status") or {}).get("conditions") or ()
+    return next((each for each in conditions if each["type"] == kind and each["status"] == "True"), None)
+
+
+def _accept(run: Manifest) -> EMPGRun:
+    metadata = run["metadata"]
+    document = {
+        "apiVersion": run["apiVersion"],
+        "kind": run["kind"],
+        "metadata": {key: metadata[key] for key in ("name", "namespace", "uid") if key in metadata},
+        "spec": run.get("spec"),
+    }
+    return parse_run(json.dumps(document).encode(), f"EMPGRun {metadata['name']}")
+
+
+def _attempt(run: str, job: str) -> int | None:
+    numbered = re.fullmatch(re.escape(names.learner_job(run, 0)).removesuffix("0") + r"([1-9]\d*)", job)
+    return int(numbered[1]) if numbered else None
+
+
+def _job(attempt: int, manifest: Manifest) -> LearnerJob:
+    spec, status = manifest["spec"], manifest.get("status") or {}
+    return LearnerJob(
+        attempt=attempt,
+        name=manifest["metadata"]["name"],
+        uid=manifest["metadata"].get("uid"),
+        pods=spec.get("parallelism", 1),
+        ready=status.get("ready", 0),
+        suspended=spec.get("suspend", False),
+        ending=any(condition(manifest, kind) for kind in ("FailureTarget", "SuccessCriteriaMet")),
+        ended=_ended(manifest),
+    )
+
+
+def _ended(job: Manifest) -> Ended | None:
+    if condition(job, "Complete"):
+        return Ended(complete=True)
+    failed = condition(job, "Failed")
+    if failed is None:
+        return None
+    message = failed.get("message", "")
+    rule = re.search(r"rule at index (\d+)", message) if failed.get("reason") == "PodFailurePolicy" else None
+    return Ended(complete=False, rule=int(rule[1]) if rule else None, message=message)
+
+
+def _samplers(deployment: Manifest | None) -> SamplerPods:
+    if deployment is None:
+        return SamplerPods()
+    status = deployment.get("status") or {}
+    return SamplerPods(
+        wanted=deployment["spec"].get("replicas", 1),
+        replicas=status.get("replicas", 0),
+        ready=status.get("readyReplicas", 0),
+        seen=status.get("observedGeneration", 0) >= deployment["metadata"].get("generation", 0),
+        updated=status.get("updatedReplicas", 0),
+    )
