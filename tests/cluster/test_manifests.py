@@ -1,0 +1,49 @@
+"""Plain manifests and examples, as a user applies them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from chart import ROOT
+
+from hack.controlplane.access import Access, CommandError
+
+EXAMPLES = sorted((ROOT / "manifests/examples").glob("*.yaml"))
+
+
+@pytest.fixture(scope="module")
+def definition(control_plane: Access) -> None:
+    """The custom resource definition is served."""
+    control_plane.kubectl("apply", "--server-side", "--force-conflicts", "-f", str(ROOT / "manifests/crd.yaml"))
+    control_plane.kubectl("wait", "--for=condition=Established", "crd/empgruns.empg.dev", "--timeout=30s")
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_the_api_server_takes_an_example(control_plane: Access, namespace: str, definition: None, path: Path) -> None:
+    said = control_plane.kubectl(
+        "create", "--dry-run=server", "--validate=strict", "-n", namespace, "-f", str(path), "-o", "name"
+    )
+    assert said.startswith("empgrun.empg.dev/")
+
+
+def test_the_api_server_refuses_an_example_with_a_misspelled_field(
+    control_plane: Access, namespace: str, definition: None
+) -> None:
+    text = EXAMPLES[0].read_text().replace("promptsPerIteration", "promptsPerIterations")
+    with pytest.raises(CommandError, match=r'unknown field "spec\.em\.promptsPerIterations"'):
+        control_plane.kubectl("create", "--dry-run=server", "--validate=strict", "-n", namespace, "-f", "-", input=text)
+
+
+def test_the_operator_can_be_applied_without_helm_and_again(control_plane: Access) -> None:
+    command = ("apply", "--server-side", "--force-conflicts", "-k", str(ROOT / "manifests"))
+    first = control_plane.kubectl(*command)
+    assert "deployment.apps/empg serverside-applied" in first
+    generation = ("get", "deployment", "empg", "-n", "empg-system", "-o", "jsonpath={.metadata.generation} {..image}")
+    before = control_plane.kubectl(*generation)
+    try:
+        assert before.endswith(" empg/operator:0.1.0")
+        control_plane.kubectl(*command)
+        assert control_plane.kubectl(*generation) == before
+    finally:
+        control_plane.kubectl("delete", "-f", str(ROOT / "manifests/operator.yaml"), "--wait=false")
