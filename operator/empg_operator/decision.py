@@ -37,8 +37,8 @@ class Observed:
     diagnosis: Diagnosis | None = None
     """The newest look, if one was asked for."""
     refusals: Mapping[str, str] = field(default_factory=dict)
-    """Digest of a pod template: why the API server refuses such a pod; empty text: it takes it. A refusal is forgotten
-    after a minute, as its cause may lie outside the template."""
+    """Name of a pod template's revision: why the API server refuses such a pod; empty text: it takes it. A refusal is
+    forgotten after a minute, as its cause may lie outside the template."""
     pod_monitors: bool = False
     """Whether the cluster has the kind PodMonitor."""
 
@@ -68,8 +68,8 @@ class Plan:
     """What to do now. Everything is idempotent; it is done in the order of the fields."""
 
     try_pods: Mapping[str, Manifest] = field(default_factory=dict)
-    """Pods to create in a dry run, by the digest of their template; the answer comes as ``Observed.refusals``, and
-    planning is repeated before anything else is done."""
+    """Pods to create in a dry run, by the name of their template's revision; the answer comes as ``Observed.refusals``,
+    and planning is repeated before anything else is done."""
     diagnose: bool = False
     """Take a ``Diagnosis`` and plan again before anything else is done."""
     apply: tuple[Manifest, ...] = ()

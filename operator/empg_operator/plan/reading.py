@@ -17,18 +17,29 @@ def read_status(data: Manifest) -> RunStatus:
     An unknown key is left out; a value that is none of its field's is left out, with the object around it where that
     can't be without it.
     """
-    remaining: dict[str, Any] = copy.deepcopy(dict(data))
-    while True:
-        try:
-            return RunStatus.model_validate(remaining, by_alias=True, by_name=False)
-        except ValidationError as error:
-            # Deepest and last first, so that the places of the others stay what they are.
-            places = {_culprit(details["type"], details["loc"]) for details in error.errors(include_url=False)}
-            for place in sorted(places, key=lambda place: [str(part).zfill(9) for part in place], reverse=True):
-                _remove(remaining, place)
+    try:
+        return _validated(data)
+    except ValidationError as error:
+        return _without(copy.deepcopy(dict(data)), error)
 
 
 Place = tuple[str | int, ...]
+
+
+def _validated(data: Manifest) -> RunStatus:
+    return RunStatus.model_validate(data, by_alias=True, by_name=False)
+
+
+def _without(data: dict[str, Any], error: ValidationError) -> RunStatus:
+    """The status without what an error tells of, and what the errors after that do."""
+    # Deepest and last first, so that the places of the others stay what they are.
+    places = {_culprit(details["type"], details["loc"]) for details in error.errors(include_url=False)}
+    for place in sorted(places, key=lambda place: [str(part).zfill(9) for part in place], reverse=True):
+        _remove(data, place)
+    try:
+        return _validated(data)
+    except ValidationError as left:
+        return _without(data, left)
 
 
 def _culprit(kind: str, place: Place) -> Place:

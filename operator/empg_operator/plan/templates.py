@@ -40,7 +40,7 @@ class Template:
     create: Manifest | None = None
     """ControllerRevision to create."""
     try_pod: tuple[str, Manifest] | None = None
-    """Digest and pod of a template that the API server has not judged."""
+    """Pod of a template that the API server has not judged, by the name that its revision will have."""
     refusal: tuple[str, str] | None = None
     """Reason and message of why the newest template can't be used; the one before stays in use."""
     again: float | None = None
@@ -60,9 +60,9 @@ def template(situation: Situation, settings: Settings, lineage: Lineage | None, 
         return _former(situation, role, refusal=("InvalidSpec", str(error)))
     if not _account_exists(observed, situation.name, role):
         return _former(situation, role, again=situation.now + ACCOUNT_SECONDS)
-    answer = observed.refusals.get(digest)
+    answer = observed.refusals.get(revision)
     if answer is None:
-        return _former(situation, role, try_pod=(digest, _pod(run, revision, built)))
+        return _former(situation, role, try_pod=(revision, _pod(run, revision, built)))
     if answer and "exceeded quota" not in answer:
         refusal = ("TemplateRefused", f"The API server refuses the {role}'s pods: {answer}")
         return _former(situation, role, refusal=refusal, again=situation.now + REFUSED_SECONDS)
