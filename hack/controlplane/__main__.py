@@ -15,10 +15,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 
 from hack.controlplane import plane
 from hack.controlplane.processes import ProcessError
+from hack.controlplane.simulated import add_nodes
 from hack.tools import ToolError
 
 _DIRECTORY = Path("build/controlplane")
@@ -32,6 +34,9 @@ def up(directory: Path, simulated_nodes: int) -> int:
     """Start in the background unless running, and print how to use it; the exit code."""
     if not _running(directory):
         _remove(directory)
+        if directory.exists():
+            print(f"{directory} exists and is no control plane's; name another with --dir", file=sys.stderr)
+            return 1
         directory.mkdir(parents=True)
         command = [sys.executable, "-m", "hack.controlplane", "serve", "--dir", str(directory)]
         with (directory / "serve.log").open("wb") as log:
@@ -86,20 +91,16 @@ def serve(directory: Path, simulated_nodes: int) -> int:
         lock.write(str(os.getpid()))
         lock.flush()
         try:
-            running = plane.start(directory)
+            with closing(plane.start(directory)) as running:
+                if simulated_nodes:
+                    add_nodes(running, simulated_nodes)
+                (directory / "ready").touch()
+                while not stopping:
+                    running.processes.check()
+                    time.sleep(_POLL_SECONDS)
         except (ToolError, ProcessError) as error:
             print(error, flush=True)
             return 1
-        try:
-            (directory / "ready").touch()
-            while not stopping:
-                running.processes.check()
-                time.sleep(_POLL_SECONDS)
-        except ProcessError as error:
-            print(error, flush=True)
-            return 1
-        finally:
-            running.end()
     return 0
 
 

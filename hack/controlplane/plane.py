@@ -51,7 +51,7 @@ class ControlPlane:
         """One JSON line per request that was answered, at level Metadata."""
         return self.directory / "audit.log"
 
-    def end(self) -> None:
+    def close(self) -> None:
         """Kill its programs. What it wrote stays."""
         self.processes.end()
 
@@ -75,7 +75,7 @@ def start(directory: Path, address: str = "127.0.0.1", prefix: Sequence[str] = (
         _start_api_server(plane, etcd, address)
         _start_controllers(plane)
     except BaseException:
-        plane.end()
+        plane.close()
         raise
     return plane
 

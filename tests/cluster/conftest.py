@@ -7,16 +7,21 @@ import shutil
 import time
 import uuid
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
+from operator_process import OperatorProcess
 from simulated_node import SimulatedNode
+from waiting import eventually
 
 from hack import tools
 from hack.controlplane import plane
-from hack.controlplane.access import Access
+from hack.controlplane.access import Access, CommandError
 
 ACCOUNT_SECONDS = 30.0
+SERVED_SECONDS = 30
+DEFINITION = Path(__file__).parents[2] / "manifests" / "crd.yaml"
 
 
 @pytest.fixture(scope="session")
@@ -38,10 +43,8 @@ def control_plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Access]:
         if os.environ.get("CI") == "true":
             raise
         pytest.skip(f"no control plane: {error}")
-    try:
+    with closing(running):
         yield Access(running.kubeconfig, kubectl, helm, running.audit_log)
-    finally:
-        running.end()
 
 
 @pytest.fixture
@@ -69,3 +72,29 @@ def _installed(program: str) -> Path:
     if found is None:
         pytest.fail(f"EMPG_TEST_KUBECONFIG is set, but {program} is not in PATH; install it")
     return Path(found)
+
+
+@pytest.fixture(scope="session")
+def empgruns(control_plane: Access) -> Access:
+    """The control plane once it serves EMPGRuns, by the committed definition."""
+    control_plane.kubectl("apply", "--server-side", "--force-conflicts", "-f", str(DEFINITION))
+    control_plane.kubectl("wait", "--for=condition=Established", f"--timeout={SERVED_SECONDS}s", "-f", str(DEFINITION))
+    eventually(lambda: _serves(control_plane, "empgruns"), "API of EMPGRuns")
+    return control_plane
+
+
+@pytest.fixture
+def operator(empgruns: Access, namespace: str, tmp_path: Path) -> Iterator[OperatorProcess]:
+    """The operator, which looks after the namespace of this test alone."""
+    process = OperatorProcess(empgruns.kubeconfig, tmp_path / "operator.log", f"--namespaces={namespace}")
+    with closing(process):
+        process.start()
+        yield process
+
+
+def _serves(control_plane: Access, resource: str) -> bool:
+    try:
+        control_plane.kubectl("get", resource)
+    except CommandError:
+        return False
+    return True
