@@ -52,11 +52,21 @@ def schema(values: tuple[Value, ...]) -> dict[str, Any]:
 def table(values: tuple[Value, ...]) -> str:
     """Markdown table of all keys with their defaults."""
     lines = ["| value | default | what |", "|---|---|---|"]
-    for path, value in _leaves(values, ""):
+    for path, value in leaves(values):
         default = json.dumps(value.default)
         description = " ".join(value.description.split()).replace("|", "\\|")
         lines.append(f"| `{path}` | `{default}` | {description} |")
     return "\n".join(lines) + "\n"
+
+
+def leaves(values: tuple[Value, ...], prefix: str = "") -> Iterator[tuple[str, Value]]:
+    """Dotted path and value of all that can be set."""
+    for value in values:
+        path = f"{prefix}{value.key}"
+        if value.values:
+            yield from leaves(value.values, f"{path}.")
+        else:
+            yield path, value
 
 
 def _read(node: yaml.MappingNode, lines: list[str], defaults: dict[str, Any], path: str) -> tuple[Value, ...]:
@@ -103,12 +113,3 @@ def _section(values: tuple[Value, ...]) -> dict[str, Any]:
 def _property(value: Value) -> dict[str, Any]:
     implied = _section(value.values) if value.values else {"type": _TYPES[type(value.default)]}
     return {"description": value.description, **implied, **value.annotation, "default": value.default}
-
-
-def _leaves(values: tuple[Value, ...], prefix: str) -> Iterator[tuple[str, Value]]:
-    for value in values:
-        path = f"{prefix}{value.key}"
-        if value.values:
-            yield from _leaves(value.values, f"{path}.")
-        else:
-            yield path, value

@@ -33,9 +33,10 @@ def _metrics() -> Iterator[Metric]:
     learner.observe(dict.fromkeys(GAUGES, 1.0))
     runs = RunCollector()
     runs.show(RunKey("a", "b"), {"metadata": {"uid": "u"}, "spec": {"model": {"name": "m"}}, "status": {}})
-    operator = CollectorRegistry()
-    operator.register(runs)
-    registries: Iterable[CollectorRegistry] = (learner.registry, Metrics().registry, operator, REGISTRY)
+    operator = Metrics()
+    operator.show_sizes(dict)
+    operator.registry.register(runs)
+    registries: Iterable[CollectorRegistry] = (learner.registry, operator.registry, REGISTRY)
     for registry in registries:
         yield from registry.collect()
 

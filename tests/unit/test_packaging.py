@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import tomllib
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from empg import __version__
 from empg.api.load import load_run
 from hack.packaging.__main__ import ROOT, pure_files
 from hack.packaging.crd_template import crd_template
-from hack.packaging.values import read_values, schema, table
+from hack.packaging.values import leaves, read_values, schema, table
 
 VALUES = """\
 # Replicas of the thing.
@@ -117,3 +118,18 @@ def test_the_examples_cover_what_users_ask_for() -> None:
 def test_a_dashboard_fits_a_config_map(path: Path) -> None:
     assert path.stem == json.loads(path.read_text())["uid"]
     assert path.stat().st_size < 200_000
+
+
+@pytest.mark.parametrize(
+    "path", [ROOT / "docs/kubernetes.md", ROOT / "charts/empg/README.md"], ids=lambda path: path.name
+)
+def test_documentation_speaks_of_what_there_is(path: Path) -> None:
+    text = path.read_text()
+    links = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", text)
+    assert [link for link in links if not (path.parent / link).exists()] == []
+    assert links
+    values = {key for key, _ in leaves(read_values((ROOT / "charts/empg/values.yaml").read_text()))}
+    named = {key for key in re.findall(r"--set ([\w.]+)=", text) if not key.rpartition(".")[0].endswith("labels")}
+    assert named <= values
+    targets = re.findall(r"^make (\w+)", text, re.MULTILINE)
+    assert [name for name in targets if f"\n{name}:" not in (ROOT / "Makefile").read_text()] == []
