@@ -23,13 +23,24 @@ KEYED = {
     "volumeDevices": ("devicePath",),
     "ownerReferences": ("uid",),
 }
-"""Lists that server-side apply merges by these keys: items that others added stay, so they are no drift."""
+"""Lists that server-side apply merges by these keys: it leaves items that others added, so they are no drift."""
 
 WHOLE = frozenset({"matchLabels", "nodeSelector", "selector"})
 """Objects that server-side apply replaces as a whole: keys that others added are drift."""
 
-QUANTITIES = frozenset({"limits", "requests"})
-"""Objects whose values are quantities."""
+QUANTITIES = frozenset({"limits", "requests", "sizeLimit", "divisor"})
+"""Quantities, or objects of them; the API server spells them its own way."""
+
+ZERO_COUNTS = frozenset(
+    {
+        *("emptyDir", "replicas", "completions", "parallelism", "backoffLimit", "maxSurge", "maxUnavailable"),
+        *("automountServiceAccountToken", "enableServiceLinks", "setHostnameAsFQDN", "shareProcessNamespace"),
+        *("allowPrivilegeEscalation", "privileged", "readOnlyRootFilesystem", "runAsNonRoot", "hostUsers"),
+        *("runAsUser", "runAsGroup", "fsGroup", "terminationGracePeriodSeconds", "tolerationSeconds"),
+        *("controller", "blockOwnerDeletion", "optional"),
+    }
+)
+"""Fields in which false, 0 and an empty object are not the same as nothing. Others the API server leaves out then."""
 
 
 def drifted(desired: Manifest, observed: Manifest | None) -> bool:
@@ -39,9 +50,7 @@ def drifted(desired: Manifest, observed: Manifest | None) -> bool:
     """
     if observed is None:
         return True
-    if desired.get("kind") == "PersistentVolumeClaim":
-        desired = applicable(desired, observed)
-    return _owned_too_much(desired, observed) or not _holds(desired, observed, "")
+    return _owned_too_much(desired, observed) or not _holds(applicable(desired, observed), observed, "")
 
 
 def applicable(desired: Manifest, observed: Manifest | None) -> Manifest:
@@ -49,7 +58,7 @@ def applicable(desired: Manifest, observed: Manifest | None) -> Manifest:
 
     A claim keeps what it has, but for a size that grows once it has a volume.
     """
-    if observed is None or desired.get("kind") != "PersistentVolumeClaim":
+    if observed is None or desired["kind"] != "PersistentVolumeClaim":
         return desired
     present = observed["spec"]
     size, wanted = _size(observed), _size(desired)
@@ -78,35 +87,38 @@ def _owned_too_much(desired: Manifest, observed: Manifest) -> bool:
 
 def _holds(desired: Any, observed: Any, field: str) -> bool:
     """Whether `observed` has all of `desired`; `field` is the name that both stand under."""
-    if desired is None or desired in ("", []):
-        return observed is None or observed == desired
+    if observed is None:
+        return desired is None or (not desired and field not in ZERO_COUNTS)
+    if desired is None:
+        return False
     if isinstance(desired, Mapping):
         return isinstance(observed, Mapping) and _object_holds(desired, observed, field)
-    if isinstance(desired, Sequence) and not isinstance(desired, str):
-        return isinstance(observed, Sequence) and _list_holds(desired, observed, field)
-    return _same(desired, observed)
+    if isinstance(desired, list | tuple):
+        return isinstance(observed, list | tuple) and _list_holds(desired, observed, field)
+    return _same(desired, observed, field)
 
 
 def _object_holds(desired: Mapping[str, Any], observed: Mapping[str, Any], field: str) -> bool:
     if field in WHOLE and observed.keys() - desired.keys():
         return False
-    if field in QUANTITIES:
-        return all(name in observed and quantity(value) == quantity(observed[name]) for name, value in desired.items())
-    return all(_holds(value, observed.get(name), name) for name, value in desired.items())
+    within = field if field in QUANTITIES else None
+    return all(_holds(value, observed.get(name), within or name) for name, value in desired.items())
 
 
 def _list_holds(desired: Sequence[Any], observed: Sequence[Any], field: str) -> bool:
     if field in KEYED:
-        found = {_key(item, KEYED[field]): item for item in observed}
-        return all(_holds(item, found.get(_key(item, KEYED[field])), "") for item in desired)
+        found = {_key(item, field): item for item in observed}
+        return all(_holds(item, found.get(_key(item, field)), "") for item in desired)
     return len(desired) == len(observed) and all(
         _holds(wanted, present, "") for wanted, present in zip(desired, observed, strict=True)
     )
 
 
-def _key(item: Mapping[str, Any], keys: Sequence[str]) -> tuple[Any, ...]:
-    return tuple(item.get(key) for key in keys)
+def _key(item: Mapping[str, Any], field: str) -> tuple[Any, ...]:
+    return tuple(item.get(key) for key in KEYED[field])
 
 
-def _same(desired: Any, observed: Any) -> bool:
-    return isinstance(desired, bool) == isinstance(observed, bool) and bool(desired == observed)
+def _same(desired: Any, observed: Any, field: str) -> bool:
+    if desired == observed:
+        return isinstance(desired, bool) == isinstance(observed, bool)
+    return field in QUANTITIES and quantity(desired) == quantity(observed)
