@@ -78,6 +78,10 @@ class Rest:
         """Create an object in the collection at the path."""
         return self._request("POST", path, document)
 
+    def replace(self, path: str, document: Mapping[str, Any], **query: str) -> Document:
+        """Put a document in the place of an object."""
+        return self._request("PUT", path, document, query)
+
     def patch(self, path: str, document: Mapping[str, Any], kind: str = "merge", **query: str) -> Document:
         """Change an object; `kind` is one of PATCH_TYPES."""
         return self._request("PATCH", path, document, query, PATCH_TYPES[kind])
