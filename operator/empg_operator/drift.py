@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from empg.api.run import API_VERSION, KIND
 from empg_operator.decision import Manifest
+from empg_operator.ownership import owner
 from empg_operator.quantity import quantity
 
 KEYED = {
@@ -46,11 +46,12 @@ ZERO_COUNTS = frozenset(
 def drifted(desired: Manifest, observed: Manifest | None) -> bool:
     """Whether applying `desired` would change `observed`: it is absent, or lacks something that is desired.
 
-    What the API server filled in and what others own is no drift, and neither is another spelling of a quantity.
+    What the API server filled in and what others added is no drift, and neither is another spelling of a quantity; a
+    run that an object is to outlive, and that still owns it, is.
     """
     if observed is None:
         return True
-    return _owned_too_much(desired, observed) or not _holds(applicable(desired, observed), observed, "")
+    return not _holds(applicable(desired, observed), observed, "") or owner(observed) not in (None, owner(desired))
 
 
 def applicable(desired: Manifest, observed: Manifest | None) -> Manifest:
@@ -74,15 +75,6 @@ def applicable(desired: Manifest, observed: Manifest | None) -> Manifest:
 
 def _size(claim: Manifest) -> str:
     return str(claim["spec"]["resources"]["requests"]["storage"])
-
-
-def _owned_too_much(desired: Manifest, observed: Manifest) -> bool:
-    """Whether the object refers to a run as its owner that it is to outlive."""
-    wanted = {owner["uid"] for owner in desired["metadata"].get("ownerReferences", ())}
-    return any(
-        owner["apiVersion"] == API_VERSION and owner["kind"] == KIND and owner["uid"] not in wanted
-        for owner in observed["metadata"].get("ownerReferences", ())
-    )
 
 
 def _holds(desired: Any, observed: Any, field: str) -> bool:
