@@ -6,6 +6,7 @@ import socket
 from pathlib import Path
 
 import torch.multiprocessing as mp
+import warm  # noqa: F401 - forks that have torch
 
 
 def run_ranks(function, world, directory: Path, *args):
@@ -13,7 +14,7 @@ def run_ranks(function, world, directory: Path, *args):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    mp.spawn(_rank, (world, port, str(directory), function, args), nprocs=world)
+    mp.start_processes(_rank, (world, port, str(directory), function, args), nprocs=world, start_method="forkserver")
     return [pickle.loads((directory / f"rank{rank}").read_bytes()) for rank in range(world)]
 
 

@@ -1,93 +1,21 @@
 """The learner program with scripted samplers: whole runs, restarts, guards and exit codes."""
 
-import json
-import os
-import signal
-import socket
 import subprocess
 import sys
 import time
 
 import pytest
+from learner_runs import Directory, free_port
 from scripted_sampler import ScriptedSampler
-from tiny_model import save_tiny_model
 
-from empg.rundir import keys
 from empg.rundir.evaluations import read_results
 from empg.rundir.final import read_final
-from empg.rundir.group import policies, read_manifest, states
+from empg.rundir.group import policies, states
 from empg.rundir.metrics import read_metrics
 from empg.rundir.progress import read_progress
-from empg.store.posix import PosixStore
 from empg.verdict import Verdict
 
 pytestmark = pytest.mark.slow
-
-SPEC = {
-    "model": {"name": "base", "dtype": "float32"},
-    "task": {"name": "arithmetic", "maxPromptTokens": 200},
-    "em": {"iterations": 3, "promptsPerIteration": 4, "samplesPerPrompt": 2, "promptsPerUnit": 2},
-    "optimizer": {"learningRate": 1e-3},
-    "sampler": {"maxTokens": 12},
-    "learner": {"precision": "float32", "tokensPerMicroBatch": 300, "logprobChunkTokens": 8, "deadlineSeconds": 60},
-    "evaluation": {"prompts": 4, "every": 2, "promptsPerUnit": 2, "deadlineSeconds": 30},
-    "retention": {"policies": 100},
-}
-
-
-class Directory:
-    """A run directory and its learner."""
-
-    def __init__(self, place, **changes):
-        self.root = place / "run"
-        self.store = PosixStore(self.root)
-        self.spec = {section: {**SPEC.get(section, {}), **changes.get(section, {})} for section in {*SPEC, *changes}}
-        self.root.mkdir(parents=True)
-        save_tiny_model(self.root / "base")
-        self.write()
-
-    def write(self):
-        run = {"apiVersion": "empg.dev/v1alpha1", "kind": "EMPGRun", "metadata": {"name": "t"}, "spec": self.spec}
-        self.store.put("manifest.json", json.dumps(run).encode())
-
-    def start(self, *arguments, **environment):
-        return subprocess.Popen(
-            [sys.executable, "-m", "empg_trainer.main", str(self.root), *arguments],
-            env={
-                **os.environ,
-                "OMP_NUM_THREADS": "1",
-                "HF_HUB_OFFLINE": "1",
-                "PYTHONWARNINGS": "ignore",
-                **environment,
-            },
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
-
-    def learn(self, *arguments, seconds=240, **sampler):
-        """(exit code, what it said) of a learner with a sampler beside it."""
-        with ScriptedSampler(self.store, **sampler):
-            return self.ended(self.start(*arguments), seconds)
-
-    @staticmethod
-    def ended(process, seconds=240):
-        said = process.communicate(timeout=seconds)[1]
-        return process.returncode, said
-
-    def weights(self):
-        """Digest of the weights of each policy."""
-        return {
-            version: read_manifest(self.store, keys.policy_prefix(version)).files["model.safetensors"].sha256
-            for version in policies(self.store)
-        }
-
-
-def until(condition, seconds=120):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.02)
 
 
 @pytest.fixture(scope="module")
@@ -140,39 +68,38 @@ def test_a_finished_run_ends_at_once_without_importing_torch(undisturbed):
 
 
 @pytest.mark.parametrize(
-    "learner",
+    ("ranks", "learner"),
     [
-        {"processes": 2, "zeroStage": 3},
-        {"processes": 2, "zeroStage": 2, "tokensPerMicroBatch": 90},
-        {"zeroStage": 0, "tokensPerMicroBatch": 1},
+        (2, {"zeroStage": 3}),
+        (2, {"zeroStage": 2, "tokensPerMicroBatch": 90}),
+        (1, {"zeroStage": 0, "tokensPerMicroBatch": 1}),
     ],
     ids=["2-ranks-zero-3", "2-ranks-small-micro-batches", "single-sequences"],
 )
-def test_ranks_and_micro_batches_change_nothing(undisturbed, tmp_path, learner):
+def test_ranks_and_micro_batches_change_nothing(undisturbed, tmp_path, ranks, learner):
     directory = Directory(tmp_path, learner=learner, em={"iterations": 2})
-    code, said = directory.learn()
+    code, said = directory.learn(ranks)
     assert code == 0, said
     for ours, theirs in zip(read_metrics(directory.store), read_metrics(undisturbed.store), strict=False):
         for figure in ("loss", "grad_norm", "entropy", "reward_mean", "advantage_std"):
             assert ours[figure] == pytest.approx(theirs[figure], rel=1e-4, abs=1e-6), figure
 
 
-@pytest.mark.parametrize("processes", [1, 2])
-def test_a_killed_learner_repeats_m_steps_to_the_very_weights(undisturbed, tmp_path, processes):
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_a_killed_learner_repeats_m_steps_to_the_very_weights(tmp_path, ranks):
     """Killed with policy 2 published and no training state yet: the restart repeats two M-steps from the base model."""
-    changes = {"learner": {"processes": processes, "zeroStage": 2}, "retention": {"stateEvery": 3}}
+    changes = {"learner": {"zeroStage": 2}, "retention": {"stateEvery": 3}}
     calm, killed = Directory(tmp_path / "calm", **changes), Directory(tmp_path / "killed", **changes)
-    code, said = calm.learn()
+    code, said = calm.learn(ranks)
     assert code == 0, said
     with ScriptedSampler(killed.store):
-        learner = killed.start()
-        until(lambda: 2 in policies(killed.store) or learner.poll() is not None)
-        os.killpg(learner.pid, signal.SIGKILL)
-        learner.wait()
+        learner = killed.start_ranks(ranks)
+        killed.until(lambda: 2 in policies(killed.store), learner)
+        learner.kill()
         left = killed.weights()
         assert 2 in left
         assert states(killed.store) == []
-        code, said = killed.ended(killed.start())
+        code, said = killed.start_ranks(ranks).ended()
     assert code == 0, said
     assert killed.weights() == calm.weights()
     assert left.items() <= killed.weights().items()
@@ -184,15 +111,15 @@ def test_a_killed_learner_repeats_m_steps_to_the_very_weights(undisturbed, tmp_p
 def test_presets_that_need_old_and_reference_log_probs_agree_over_ranks(tmp_path):
     for preset in ("rloo", "ppo-clip"):
         figures = []
-        for name, learner in (("one", {"zeroStage": 0}), ("two", {"processes": 2, "zeroStage": 3})):
+        for ranks, stage in ((1, 0), (2, 3)):
             directory = Directory(
-                tmp_path / preset / name,
-                learner=learner,
+                tmp_path / preset / str(ranks),
+                learner={"zeroStage": stage},
                 em={"iterations": 2},
                 objective={"preset": preset},
                 evaluation={"prompts": 0},
             )
-            code, said = directory.learn()
+            code, said = directory.learn(ranks)
             assert code == 0, said
             figures.append(read_metrics(directory.store))
         for one, two in zip(*figures, strict=True):
@@ -219,18 +146,20 @@ def test_ungradable_answers_end_the_run_on_every_rank(tmp_path):
 
 
 @pytest.mark.parametrize("processes", [1, 2])
-def test_sigterm_and_missing_samplers_end_with_75(tmp_path, processes):
+def test_sigterm_ends_with_75(tmp_path, processes):
     directory = Directory(tmp_path, learner={"processes": processes})
     learner = directory.start()
-    until(lambda: (progress := read_progress(directory.store)) is not None and progress.phase == "sampling")
+    directory.until(directory.sampling, learner)
     before = time.monotonic()
     learner.terminate()
-    assert directory.ended(learner)[0] == 75
+    assert learner.ended()[0] == 75
     assert time.monotonic() - before < 20
 
-    directory.spec["learner"]["deadlineSeconds"] = 1
-    directory.write()
-    code, said = directory.ended(directory.start())
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_missing_samplers_end_every_rank_with_75(tmp_path, ranks):
+    directory = Directory(tmp_path, learner={"deadlineSeconds": 1})
+    code, said = directory.start_ranks(ranks).ended()
     assert code == 75
     assert "learner.deadlineSeconds" in said
 
@@ -238,12 +167,12 @@ def test_sigterm_and_missing_samplers_end_with_75(tmp_path, processes):
 def test_a_second_learner_fences_the_first(tmp_path):
     directory = Directory(tmp_path)
     first = directory.start()
-    until(lambda: (progress := read_progress(directory.store)) is not None and progress.phase == "sampling")
+    directory.until(directory.sampling, first)
     second = directory.start()
-    until(lambda: (progress := read_progress(directory.store)) is not None and progress.attempt == 2)
+    directory.until(lambda: directory.sampling(attempt=2), second)
     with ScriptedSampler(directory.store):
-        assert directory.ended(first)[0] == 75
-        code, said = directory.ended(second)
+        assert first.ended()[0] == 75
+        code, said = second.ended()
     assert code == 0, said
     assert policies(directory.store) == [0, 1, 2, 3]
 
@@ -252,14 +181,14 @@ def test_bad_manifests_end_with_64(tmp_path):
     directory = Directory(tmp_path)
     directory.spec["em"]["iterations"] = 0
     directory.write()
-    code, said = directory.ended(directory.start())
+    code, said = directory.start().ended()
     assert code == 64
     assert "spec.em.iterations" in said
 
     directory.spec["em"]["iterations"] = 1
     directory.spec["model"] = {"name": "./absent"}
     directory.write()
-    code, said = directory.ended(directory.start())
+    code, said = directory.start().ended()
     assert code == 64
     assert "model.name" in said
 
@@ -292,15 +221,13 @@ def test_an_evaluation_that_nobody_makes_is_recorded_as_missing(tmp_path):
 
 def test_two_nodes_meet_and_train(undisturbed, tmp_path):
     directory = Directory(tmp_path, learner={"nodes": 2, "zeroStage": 1}, em={"iterations": 1})
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
+    port = str(free_port())
     with ScriptedSampler(directory.store):
         nodes = [
             directory.start(MASTER_ADDR="127.0.0.1", MASTER_PORT=port, JOB_COMPLETION_INDEX=str(index))
             for index in (0, 1)
         ]
-        ends = [directory.ended(node) for node in nodes]
+        ends = [node.ended() for node in nodes]
     assert [code for code, _ in ends] == [0, 0], ends
     ours, theirs = (read_metrics(d.store)[0]["loss"] for d in (directory, undisturbed))
     assert ours == pytest.approx(theirs, rel=1e-5)

@@ -20,15 +20,21 @@ from empg_trainer.state import MOMENTS, full_moment, full_weight, load_weights, 
 
 pytestmark = pytest.mark.slow
 
-CASES = [(0, "float32"), *((stage, precision) for stage in (1, 2, 3) for precision in ("float32", "bfloat16"))]
+CASES = [
+    (0, "float32", "none"),
+    *((stage, precision, "none") for stage in (1, 2, 3) for precision in ("float32", "bfloat16")),
+    (2, "bfloat16", "optimizer"),
+    (3, "float32", "optimizer-and-parameters"),
+]
 
 
-def engine(stage, precision, store=None):
+def engine(stage, precision, offload, store=None):
     """A new engine, or one that goes on from the state before iteration 2."""
     model = tiny_model(attn_implementation=PACKED).to(DTYPES[precision])
     if store:
         load_weights(model, store, 2)
-    made = Engine(model, LearnerSpec(zero_stage=stage, precision=precision), OptimizerSpec(), torch.device("cpu"))
+    learner = LearnerSpec(zero_stage=stage, precision=precision, offload=offload)
+    made = Engine(model, learner, OptimizerSpec(), torch.device("cpu"))
     if store:
         restore(made, store, 2)
     return made
@@ -50,7 +56,7 @@ def contents(engine):
 
 
 def directory(root, case):
-    return PosixStore(root / f"{case[0]}-{case[1]}")
+    return PosixStore(root / "-".join(map(str, case)))
 
 
 def save_and_go_on(root):
@@ -77,7 +83,7 @@ def save_and_go_on(root):
 
 def go_on_alone(root):
     initialise()
-    resumed = engine(1, "float32", directory(root, (3, "float32")))
+    resumed = engine(1, "float32", "none", directory(root, (3, "float32", "none")))
     train(resumed, 2)
     return contents(resumed)
 
@@ -93,7 +99,7 @@ def test_a_state_resumes_bitwise_and_with_other_ranks(tmp_path):
                     assert torch.equal(tensor, resumed[name]), (world, case, name)
     ((resumed, steps),) = run_ranks(go_on_alone, 1, tmp_path, root)
     assert steps == 4
-    for name, tensor in found[3, "float32"][0][0].items():
+    for name, tensor in found[3, "float32", "none"][0][0].items():
         torch.testing.assert_close(resumed[name], tensor, atol=1e-5, rtol=0, msg=name)
 
 
