@@ -20,6 +20,8 @@ SERVER_SECONDS = 300
 _CLIENT_SECONDS = SERVER_SECONDS + 20
 _INACTIVITY_SECONDS = 70.0
 """Longest silence of a watch: the API server sends a bookmark every minute."""
+_IDLE_SECONDS = 0.1
+"""Time that kopf keeps a task for an object, and with it the object, after its event."""
 _LOGIN_PAUSE_SECONDS = 2.0
 _LONGEST_BACKOFF_SECONDS = 30.0
 
@@ -34,6 +36,19 @@ class _Backoffs:
             delay = min(2 * delay, _LONGEST_BACKOFF_SECONDS)
 
 
+class _NoDiffs(kopf.DiffBaseStorage):
+    """kopf copies each object twice to find out what changed since its last handler; nobody asks here."""
+
+    def build(self, **_: Any) -> kopf.BodyEssence:
+        return kopf.BodyEssence()
+
+    def fetch(self, **_: Any) -> None:
+        return None
+
+    def store(self, **_: Any) -> None:
+        raise AssertionError("kopf is to watch only")
+
+
 def settings() -> kopf.OperatorSettings:
     """How kopf is to behave: it watches and does nothing else, least of all write."""
     chosen = kopf.OperatorSettings()
@@ -46,6 +61,8 @@ def settings() -> kopf.OperatorSettings:
     chosen.watching.connect_timeout = CONNECT_SECONDS
     chosen.watching.inactivity_timeout = _INACTIVITY_SECONDS
     chosen.watching.chunk_size = CHUNK
+    chosen.persistence.diffbase_storage = _NoDiffs()
+    chosen.queueing.idle_timeout = _IDLE_SECONDS
     chosen.networking.request_timeout = 60.0
     chosen.networking.connect_timeout = CONNECT_SECONDS
     chosen.networking.error_backoffs = _Backoffs()
