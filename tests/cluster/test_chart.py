@@ -218,11 +218,9 @@ def check_release(access: Access, namespace: str, directory: Path, readyz: str) 
 
 
 def test_helm_test_finds_a_ready_operator_and_the_definition(
-    control_plane: Access, namespace: str, tmp_path: Path, readyz: str
+    empgruns: Access, namespace: str, tmp_path: Path, readyz: str
 ) -> None:
-    control_plane.kubectl("apply", "--server-side", "--force-conflicts", "-f", str(ROOT / "manifests/crd.yaml"))
-    control_plane.kubectl("wait", "--for=condition=Established", "crd/empgruns.empg.dev", "--timeout=30s")
-    done = check_release(control_plane, namespace, tmp_path, readyz)
+    done = check_release(empgruns, namespace, tmp_path, readyz)
     assert done.returncode == 0, done.stderr
     assert done.stdout == "the operator is ready\nthe API server serves runs\n"
 

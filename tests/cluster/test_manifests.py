@@ -12,27 +12,18 @@ from hack.controlplane.access import Access, CommandError
 EXAMPLES = sorted((ROOT / "manifests/examples").glob("*.yaml"))
 
 
-@pytest.fixture(scope="module")
-def definition(control_plane: Access) -> None:
-    """The custom resource definition is served."""
-    control_plane.kubectl("apply", "--server-side", "--force-conflicts", "-f", str(ROOT / "manifests/crd.yaml"))
-    control_plane.kubectl("wait", "--for=condition=Established", "crd/empgruns.empg.dev", "--timeout=30s")
-
-
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
-def test_the_api_server_takes_an_example(control_plane: Access, namespace: str, definition: None, path: Path) -> None:
-    said = control_plane.kubectl(
+def test_the_api_server_takes_an_example(empgruns: Access, namespace: str, path: Path) -> None:
+    said = empgruns.kubectl(
         "create", "--dry-run=server", "--validate=strict", "-n", namespace, "-f", str(path), "-o", "name"
     )
     assert said.startswith("empgrun.empg.dev/")
 
 
-def test_the_api_server_refuses_an_example_with_a_misspelled_field(
-    control_plane: Access, namespace: str, definition: None
-) -> None:
+def test_the_api_server_refuses_an_example_with_a_misspelled_field(empgruns: Access, namespace: str) -> None:
     text = EXAMPLES[0].read_text().replace("promptsPerIteration", "promptsPerIterations")
     with pytest.raises(CommandError, match=r'unknown field "spec\.em\.promptsPerIterations"'):
-        control_plane.kubectl("create", "--dry-run=server", "--validate=strict", "-n", namespace, "-f", "-", input=text)
+        empgruns.kubectl("create", "--dry-run=server", "--validate=strict", "-n", namespace, "-f", "-", input=text)
 
 
 def test_the_operator_can_be_applied_without_helm_and_again(control_plane: Access) -> None:
