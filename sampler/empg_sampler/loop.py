@@ -7,7 +7,9 @@ import threading
 import time
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 
+from empg.cluster.termination import STOPPED, leave_word
 from empg.exit_codes import OK, RETRY
 from empg.rundir.claims import Claim, claim, fail, release
 from empg.rundir.plan import Plan
@@ -29,8 +31,10 @@ from empg_sampler.choose import (
 from empg_sampler.engine import Completion, Engine
 from empg_sampler.finished import finished
 from empg_sampler.graders import Graders
+from empg_sampler.health import LOAD_SECONDS, Health
 from empg_sampler.pulse import Pulse
 from empg_sampler.survey import Surveyor, find_policy
+from empg_sampler.turn import Turn
 from empg_sampler.weights import BadPolicy
 from empg_sampler.work import TRIES, Answer, Work
 
@@ -44,6 +48,9 @@ REFUSED_SECONDS = 10.0
 """A policy that was refused is tried again after this long."""
 FULL_SECONDS = 600.0
 """How long a finished unit waits for room on a full volume."""
+
+
+OUTGROWN = "the plan needs longer sequences than this engine has: starting anew with the newest spec"
 
 
 class Stopped(Exception):
@@ -65,6 +72,13 @@ class Sampler:
     deterministic: bool
     sleeps: bool
     """Whether to give the GPU up while the learner trains."""
+    pinned: bool
+    """Whether to serve one policy alone."""
+    manifest: Path | None
+    """The manifest, where it is not in the run directory."""
+    health: Health
+    turn: Turn | None
+    """What to do when nothing is left to sample."""
     stop: threading.Event
     works: dict[tuple[str, int, str, int], Work] = field(init=False, default_factory=dict)
     """Units in hand, by their `key`."""
@@ -79,6 +93,7 @@ class Sampler:
         idle_since: float | None = None
         try:
             while not self.stop.is_set():
+                self.health.beat()
                 if time.monotonic() >= self._look_at and (code := self._look()) is not None:
                     return code
                 if self._generate() | self._grade() | self._commit():
@@ -92,12 +107,13 @@ class Sampler:
         # Not after a crash: a dead sampler's claims count as failed, so that a unit that ends engines becomes void.
         self._release()
         log.info("stopping: claims are released")
+        leave_word(STOPPED)
         return RETRY
 
     def _look(self) -> int | None:
         """See what is there, serve the right policy and claim units; an exit code ends the loop."""
         start = time.monotonic()
-        if finished(self.store):
+        if finished(self.store, self.manifest):
             log.info("the run is finished")
             return OK
         echo(self.store)
@@ -106,14 +122,19 @@ class Sampler:
             if (work.plan.kind, work.plan.iteration) not in board.iterations:
                 self._drop(work, "sealed")
         if self._outgrown(board):
-            log.info("the plan needs longer sequences than this engine has: starting anew with the newest spec")
+            log.info(OUTGROWN)
+            leave_word(OUTGROWN)
             return RETRY
+        if self.turn:
+            self.turn.look(board)
         if not self._resting():
             now = time.monotonic()
-            available = {version for version in self.surveyor.policies() if self._refused.get(version, now) <= now}
+            published = set() if self.pinned else self.surveyor.policies()
+            available = {version for version in published if self._refused.get(version, now) <= now}
             self._serve(board, available)
             if not self._asleep:
-                self._claim(board, leaving=max(available, default=0) > self.engine.version)
+                # A pod with one policy does not come back to its evaluations either.
+                self._claim(board, leaving=self.pinned or max(available, default=0) > self.engine.version)
         self._look_at = time.monotonic() + max(LOOK_SECONDS, (time.monotonic() - start) / LOOK_SHARE)
         return None
 
@@ -123,6 +144,7 @@ class Sampler:
         if version == self.engine.version and not self._asleep:
             return
         self.pulse.say(policy=self.engine.version, loading=version)
+        self.health.beat(LOAD_SECONDS)
         try:
             policy = find_policy(self.store, version)
             seconds = self.engine.wake(policy) if self._asleep else self.engine.swap(policy)
@@ -269,5 +291,6 @@ class Sampler:
         return newest is not None and newest[1].model_length > self.engine.model_length
 
     def _pause(self, seconds: float) -> None:
+        self.health.beat()
         if self.stop.wait(seconds):
             raise Stopped

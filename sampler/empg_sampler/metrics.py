@@ -1,8 +1,11 @@
-"""Prometheus metrics of a sampler. vLLM's own (`vllm:…`) are on the same endpoint."""
+"""Prometheus metrics of a sampler, and its endpoint. vLLM's own (`vllm:…`) are on the same endpoint."""
 
 from __future__ import annotations
 
-from prometheus_client import Counter, Gauge, Histogram, start_http_server
+from prometheus_client import REGISTRY, Counter, Gauge, Histogram
+
+from empg.cluster import endpoint
+from empg_sampler.health import Health
 
 POLICY_VERSION = Gauge("empg_sampler_policy_version", "Policy version that the engine serves.")
 REQUESTS_RUNNING = Gauge("empg_sampler_requests_running", "Answers that are being generated.")
@@ -19,9 +22,6 @@ SWAP_SECONDS = Histogram(
 )
 
 
-def serve(port: int) -> None:
-    """Answer `/metrics` on all interfaces; OSError if the port is taken."""
-    try:
-        start_http_server(port)
-    except OSError as error:
-        raise OSError(error.errno, f"sampler.metricsPort {port}: {error.strerror}; choose another") from error
+def serve(port: int, health: Health) -> None:
+    """Answer `/metrics` and the kubelet's probes on all interfaces; OSError if the port is taken."""
+    endpoint.serve(port, REGISTRY, alive=health.alive, ready=health.ready)

@@ -8,53 +8,57 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import closing
-from typing import TypeVar
 
 import vllm.engine.arg_utils
 import vllm.v1.engine.llm_engine  # noqa: F401 - what `Engine` uses
 
 from empg.api.run import RunSpec
 from empg.rundir.group import policies
-from empg.rundir.specs import newest_spec
 from empg.store.base import Store
 from empg_sampler import metrics
 from empg_sampler.engine import Engine, engine_arguments
 from empg_sampler.environment import Device
 from empg_sampler.graders import Graders
+from empg_sampler.health import Health
 from empg_sampler.loop import Sampler
 from empg_sampler.pulse import Pulse
+from empg_sampler.specs import starting_spec
 from empg_sampler.survey import Surveyor, find_policy
+from empg_sampler.turn import Turn
+from empg_sampler.wait import wait_for
 from empg_sampler.weights import BadPolicy
 
 log = logging.getLogger("empg_sampler")
-Found = TypeVar("Found")
 
-WAIT_SECONDS = 0.05
-"""How often a starting sampler looks for what it waits for."""
-REMIND_SECONDS = 60.0
-"""How often it says what it waits for. It waits without end: a learner may be queued for hours."""
 REFUSED_SECONDS = 10.0
 """A sampler that found no policy fit to be served tries again after this long."""
 
 
 def work(
-    store: Store, device: Device, pulse: Pulse, given: argparse.Namespace, on_stop: Callable[[Callable[[], None]], None]
+    store: Store,
+    device: Device,
+    given: argparse.Namespace,
+    pulse: Pulse,
+    health: Health,
+    turn: Turn | None,
+    on_stop: Callable[[Callable[[], None]], None],
 ) -> int:
     """Start an engine as soon as there is a policy, then run the loop; its exit code.
 
     `on_stop` takes what SIGTERM is to do from the moment on at which claims may be held.
     """
     started = time.monotonic()
-    spec = _wait_for("the learner's first spec", lambda: newest_spec(store))[1]
+    spec = wait_for("the learner's first spec", lambda: starting_spec(store, given.spec))
     for name in ("empg", "empg_sampler"):
         logging.getLogger(name).setLevel(spec.logging.level)
     port = (spec.sampler.metrics_port if given.metrics_port is None else given.metrics_port) or 0
-    if port:
-        metrics.serve(port)
+    if port and given.metrics_port is None:
+        metrics.serve(port, health)
     with closing(Graders()) as graders:
         graders.prepare(spec.task.grader, spec.task.name)
-        _wait_for("the learner's first policy", lambda: policies(store))
-        engine = _start_engine(store, spec, device, stats=port > 0, sleeps=given.sleep_while_learning)
+        engine = _start_engine(
+            store, spec, device, policy=given.policy, stats=port > 0, sleeps=given.sleep_while_learning
+        )
         log.info("policy %d served, engine ready after %.1f s", engine.version, time.monotonic() - started)
         metrics.POLICY_VERSION.set(engine.version)
         pulse.say(policy=engine.version)
@@ -71,29 +75,29 @@ def work(
             max_sequences=spec.sampler.max_concurrent_sequences,
             deterministic=spec.sampler.deterministic,
             sleeps=given.sleep_while_learning,
+            pinned=given.policy is not None,
+            manifest=given.spec,
+            health=health,
+            turn=turn,
             stop=stop,
         ).run()
 
 
-def _start_engine(store: Store, spec: RunSpec, device: Device, *, stats: bool, sleeps: bool) -> Engine:
-    """An engine on the newest policy that is fit to be served."""
+def _start_engine(
+    store: Store, spec: RunSpec, device: Device, *, policy: int | None, stats: bool, sleeps: bool
+) -> Engine:
+    """An engine on the newest policy that is fit to be served, or on a given one."""
+
+    def candidates() -> list[int]:
+        return [version for version in policies(store) if policy in (None, version)]
+
+    what = "the learner's first policy" if policy is None else f"policy {policy}"
     while True:
-        for version in sorted(policies(store), reverse=True):
+        for version in sorted(wait_for(what, candidates), reverse=True):
             try:
-                policy = find_policy(store, version)
-                return Engine(policy, engine_arguments(spec, policy.directory, device, stats=stats, sleeps=sleeps))
+                found = find_policy(store, version)
+                return Engine(found, engine_arguments(spec, found.directory, device, stats=stats, sleeps=sleeps))
             except BadPolicy as error:
                 metrics.REFUSED_POLICIES.inc()
                 log.error("policy %d refused: %s", version, error)
         time.sleep(REFUSED_SECONDS)
-
-
-def _wait_for(what: str, look: Callable[[], Found | None]) -> Found:
-    """What `look` finds, as soon as it is something."""
-    remind_at = time.monotonic() + REMIND_SECONDS
-    while not (found := look()):
-        if time.monotonic() >= remind_at:
-            log.info("waiting for %s", what)
-            remind_at += REMIND_SECONDS
-        time.sleep(WAIT_SECONDS)
-    return found

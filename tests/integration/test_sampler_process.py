@@ -118,7 +118,6 @@ def test_a_finished_run_and_a_wrong_command_line_end_at_once(tmp_path: Path, lau
     finish(store)
     assert launch(store, "a").popen.wait(10) == OK
     assert launch(store, "no/id").popen.wait(10) == SPEC
-    assert launch(PosixStore(tmp_path / "absent"), "a").popen.wait(10) == SPEC
 
 
 def test_engine_arguments_that_vllm_refuses_are_a_wrong_spec(tmp_path: Path, launch: Callable[..., Process]) -> None:

@@ -11,7 +11,7 @@ from empg import exit_codes
 from empg.api.load import InvalidManifest, load_run
 from empg.api.run import EMPGRun
 from empg.cluster.account import name_user
-from empg.cluster.termination import leave_word
+from empg.cluster.termination import STOPPED, leave_word
 from empg.rundir.final import read_final
 from empg.store.base import Store
 from empg.store.posix import PosixStore
@@ -31,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def run_node(argv: Sequence[str]) -> int:
     """Run the learner on this node; returns the exit code."""
-    leave_on_sigterm(lambda: leave_word("asked to stop by SIGTERM"))
+    leave_on_sigterm(lambda: leave_word(STOPPED))
     name_user()
     args = parser().parse_args(argv)
     try:

@@ -9,7 +9,7 @@ NAME = "empg"
 
 
 def name_user() -> None:
-    """Give the user a name where the system has none for its number: torch asks for one while it is imported."""
+    """Give the user a name where the system has none for its number: torch and vLLM name directories after it."""
     try:
         getpass.getuser()
     except (KeyError, OSError):  # OSError from Python 3.13 on

@@ -11,6 +11,7 @@ log = logging.getLogger(__name__)
 VARIABLE = "EMPG_TERMINATION_LOG"
 """Names the file where it is not Kubernetes' own."""
 DEFAULT = Path("/dev/termination-log")
+STOPPED = "asked to stop by SIGTERM"
 LIMIT_BYTES = 4096
 """Kubernetes reads no more."""
 
