@@ -87,4 +87,4 @@ def test_a_directory_of_others_is_not_removed(tmp_path: Path) -> None:
     assert (tmp_path / "mine").read_text() == "precious"
     refused = command("up", "--dir", str(tmp_path))
     assert refused.returncode == 1
-    assert f"{tmp_path} exists and is no control plane's" in refused.stderr
+    assert f"{tmp_path} exists and is not of this command" in refused.stderr
