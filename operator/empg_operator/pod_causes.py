@@ -1,0 +1,117 @@
+"""What a pod itself says of why it does not run."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from empg import exit_codes
+from empg_operator.cause_message import Cause, explained
+from empg_operator.decision import Manifest
+from empg_operator.names import Role
+
+_IMAGE = frozenset(
+    {"ImagePullBackOff", "ErrImagePull", "ErrImageNeverPull", "ImageInspectError", "RegistryUnavailable"}
+)
+_CONFIG = frozenset({"CreateContainerConfigError", "CreateContainerError", "RunContainerError"})
+_DISRUPTIONS = {
+    "PreemptionByScheduler": "Preempted",
+    "DeletionByTaintManager": "NodeLost",
+    "DeletionByPodGC": "NodeLost",
+}
+_REFUSED_BY_NODE = {"NodeLost": "NodeLost", "Evicted": "Evicted", "Preempting": "Preempted"}
+_ENDS = {
+    exit_codes.SPEC: "InvalidSpec",
+    exit_codes.DIVERGED: "Diverged",
+    exit_codes.RETRY: "Retry",
+    exit_codes.WAITING: "Waiting",
+}
+_ORDERLY = (exit_codes.OK, exit_codes.RETRY, exit_codes.WAITING)
+_BACK_OFF = re.compile(r'Back-off pulling image "[^"]*"(: \w+: )?')
+
+
+def of_pod(pod: Manifest, role: Role) -> Iterator[Cause]:
+    """Everything that is wrong with a pod."""
+    status, name = _status(pod), pod["metadata"]["name"]
+    conditions = {condition["type"]: condition for condition in status.get("conditions") or ()}
+    disrupted, scheduled = conditions.get("DisruptionTarget", {}), conditions.get("PodScheduled", {})
+    if disrupted.get("status") == "True":
+        reason = _DISRUPTIONS.get(disrupted.get("reason", ""), "Evicted")
+        yield explained(reason, f"Pod {name}", disrupted.get("message", ""), "it is replaced, and no work is lost")
+    elif status.get("phase") == "Failed" and status.get("reason"):
+        yield explained(
+            _REFUSED_BY_NODE.get(status["reason"], "RefusedByNode"),
+            f"The node gave pod {name} up ({status['reason']})",
+            status.get("message", ""),
+            f"if this goes on, let it ask for more in spec.{role}.podTemplate",
+        )
+    elif not pod["metadata"].get("deletionTimestamp"):
+        if scheduled.get("status") == "False":
+            yield _unscheduled(name, role, scheduled)
+        for container in (*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())):
+            yield from _of_container(name, role, container)
+
+
+def ends(pod: Manifest, role: Role) -> Iterator[tuple[bool, str, Cause]]:
+    """How the role's container ended: whether in good order, when, and what it said."""
+    for status in _status(pod).get("containerStatuses") or ():
+        ended = _terminated(status)
+        if status["name"] == role and ended is not None:
+            orderly = ended["exitCode"] in _ORDERLY
+            yield orderly, ended.get("finishedAt") or "", _ended(pod["metadata"]["name"], role, role, ended)
+
+
+def runs(pod: Manifest) -> bool:
+    """Whether a container of the pod runs."""
+    return any("running" in (status.get("state") or {}) for status in _status(pod).get("containerStatuses") or ())
+
+
+def _unscheduled(pod: str, role: Role, condition: Mapping[str, Any]) -> Cause:
+    message = condition.get("message", "")
+    if condition.get("reason") == "SchedulingGated":
+        return explained("SchedulingGated", f"Pod {pod}", message, "it waits for its queue to admit it")
+    if "persistentvolumeclaim" in message and "not found" in message:
+        return explained("ClaimMissing", f"Pod {pod}", message, "create the claim, or correct spec.storage.claimName")
+    devices = "spec.sampler.tensorParallel" if role == "sampler" else "spec.learner.processes"
+    remedy = f"free or add nodes, or ask for less ({devices}, spec.{role}.podTemplate)"
+    return explained("Unschedulable", f"No node fits pod {pod}", message, remedy)
+
+
+def _of_container(pod: str, role: Role, status: Mapping[str, Any]) -> Iterator[Cause]:
+    waiting = (status.get("state") or {}).get("waiting") or {}
+    reason, message = waiting.get("reason", ""), waiting.get("message", "")
+    where, ended = f"Container {status['name']} of pod {pod}", _terminated(status)
+    if reason == "InvalidImageName":
+        yield explained(reason, where, message, f"correct spec.{role}.image")
+    elif reason in _IMAGE:
+        # The kubelet says in turns that it failed and that it waits to try again; one message for both.
+        why = f"image {status.get('image', '')} can't be had: {_BACK_OFF.sub('', message)}".rstrip(": ")
+        remedy = f"correct spec.{role}.image, or add its pull secret to spec.{role}.podTemplate"
+        yield explained("ImagePullBackOff", where, why, remedy)
+    elif reason in _CONFIG:
+        yield explained(reason, where, message, f"create what is missing, or correct spec.{role}.podTemplate")
+    elif ended is not None and ended["exitCode"] not in _ORDERLY and not status.get("ready"):
+        last = _ended(pod, status["name"], role, ended)
+        again = "CrashLoopBackOff" if status.get("restartCount", 0) > 0 else "Crashed"
+        yield Cause("OOMKilled" if last.reason == "OOMKilled" else again, last.message)
+
+
+def _ended(pod: str, container: str, role: Role, ended: Mapping[str, Any]) -> Cause:
+    code, where = ended["exitCode"], f"Container {container} of pod {pod}"
+    if ended.get("reason") == "OOMKilled":
+        remedy = f"raise its memory limit in spec.{role}.podTemplate, or let it hold less"
+        return explained("OOMKilled", f"{where} used more memory than its limit", "", remedy)
+    remedy = f"`kubectl logs {pod} -c {container}` shows more, while the pod exists"
+    what = f"{where} ended with exit code {code}"
+    return explained(_ENDS.get(code, "Crashed"), what, ended.get("message") or "", remedy, tail=True)
+
+
+def _status(pod: Manifest) -> Mapping[str, Any]:
+    return pod.get("status") or {}
+
+
+def _terminated(status: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """The newest end of a container."""
+    found: Mapping[str, Any] | None = (status.get("state") or {}).get("terminated")
+    return found or (status.get("lastState") or {}).get("terminated")
