@@ -17,7 +17,7 @@ COPY core /src/core
 COPY operator /src/operator
 COPY sampler /src/sampler
 COPY trainer /src/trainer
-RUN /opt/uv/bin/uv pip install --no-cache --compile-bytecode --python /opt/empg/venv/bin/python --no-deps --target /opt/empg/code /src
+RUN /opt/uv/bin/uv pip install --no-cache --compile-bytecode --python /opt/empg/venv/bin/python --no-deps --target /opt/empg/code /src && rm -f /opt/empg/code/.lock
 
 FROM ${BASE}
 # Triton compiles its launchers with gcc when a GPU is used first; vLLM on CPU wants the NUMA library.
