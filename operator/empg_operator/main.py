@@ -101,6 +101,7 @@ async def _work(
     if not await _done(stop, resync.fill()):
         return
     health.is_filled = True
+    metrics.leading.set(1)
     _log.info("%s", ", ".join(f"{count} {kind}" for kind, count in sorted(cache.sizes().items())))
     health.watches = Watches(metrics, resync.doubt)
     async with asyncio.TaskGroup() as group:

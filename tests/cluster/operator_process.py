@@ -76,7 +76,7 @@ class OperatorProcess:
             return False
         return True
 
-    def metric(self, name: str, **labels: str) -> float:
+    def metric(self, name: str, /, **labels: str) -> float:
         """Sum of the samples of this name that have these labels; 0 if there are none."""
         families = text_string_to_metric_families(self._get("/metrics"))
         samples = (sample for family in families for sample in family.samples)
