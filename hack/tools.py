@@ -144,7 +144,7 @@ def ensure(family: Family) -> Path:
 
 
 def _build(family: Family, target: Path) -> None:
-    environment = _environment()
+    environment = go_environment()
     workplace = Path(tempfile.mkdtemp(prefix=f".{family.name}-", dir=target.parent))
     try:
         module, programs = workplace / "module", workplace / "bin"
@@ -181,7 +181,7 @@ def _run(command: Sequence[str], directory: Path, environment: Mapping[str, str]
     return done.stdout
 
 
-def _environment() -> dict[str, str]:
+def go_environment() -> dict[str, str]:
     """The environment of every go command: a Go that is new enough first in PATH, no other toolchain, no C."""
     ours = {"GOTOOLCHAIN": "local", "CGO_ENABLED": "0", "GOFLAGS": "-buildvcs=false", "GOWORK": "off"}
     environment = {**os.environ, **ours}

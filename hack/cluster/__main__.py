@@ -1,0 +1,82 @@
+"""``python -m hack.cluster up|down|status|load``: a cluster of one real node that runs until it is taken down.
+
+`up` prints the line that sets KUBECONFIG, starting the cluster unless it runs; `load` gives the node the images of an
+archive. `down` leaves nothing of it behind.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+from hack.background import Background
+from hack.cluster import namespaces, node, pause, runtime
+from hack.cluster.namespaces import Namespaces
+from hack.controlplane import plane
+from hack.controlplane.processes import Group
+
+_DIRECTORY = Path("build/cluster")
+
+
+@contextmanager
+def running(directory: Path) -> Iterator[Callable[[], None]]:
+    """A cluster while the block lasts; gives the check of its programs."""
+    runtime.require_packages()
+    archive = directory / "pause.tar"
+    pause.write_archive(archive)
+    with closing(namespaces.create(directory)) as inside:
+        (directory / "first").write_text(str(inside.first))
+        programs = Group(directory / "logs", inside.prefix)
+        with closing(plane.start(directory, inside.address, inside.prefix)) as control:
+            runtime.start(inside, programs)
+            runtime.load(inside, archive)
+            node.start(inside, control, programs)
+
+            def check() -> None:
+                for group in (inside.processes, control.processes, programs):
+                    group.check()
+
+            yield check
+
+
+def load(directory: Path, archives: Sequence[Path]) -> int:
+    """Give the running node images; the exit code."""
+    first = int((directory / "first").read_text())
+    inside = Namespaces(directory, Group(directory / "logs"), first, "")
+    for archive in archives:
+        runtime.load(inside, archive)
+    return 0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m hack.cluster", description=__doc__)
+    parser.add_argument("command", choices=["up", "down", "status", "load", "serve"])
+    parser.add_argument("archives", nargs="*", type=Path, help="of load: image archives, OCI or docker")
+    parser.add_argument("--dir", type=Path, default=_DIRECTORY, help="work directory (default: %(default)s)")
+    chosen = parser.parse_args(arguments)
+    background = Background(chosen.dir.resolve(), node.remove_cgroups)
+    directory = background.directory
+    access = f"KUBECONFIG={directory / 'admin.kubeconfig'}"
+    match chosen.command:
+        case "up":
+            code = background.up([sys.executable, "-m", "hack.cluster", "serve", "--dir", str(directory)])
+            if code == 0:
+                print(f"export {access}")
+            return code
+        case "down":
+            return background.down()
+        case "load":
+            return load(directory, chosen.archives)
+        case "serve":
+            return background.serve(lambda: running(directory))
+    ready = background.ready()
+    print(f"running, {access}" if ready else "not running")
+    return 0 if ready else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
