@@ -59,6 +59,9 @@ class Metrics:
             ["resource"],
             registry=self.registry,
         )
+        self.leading = Gauge(
+            f"{_PREFIX}_leading", "1 while this process is the one that works.", registry=self.registry
+        )
 
     def show_sizes(self, sizes: Callable[[], Mapping[str, int]]) -> None:
         """Show the number of cached objects by kind, as ``sizes`` gives it at each scrape."""
