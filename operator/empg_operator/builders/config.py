@@ -9,7 +9,7 @@ from typing import Any
 from empg.api.run import EMPGRun
 from empg.api.status import Lineage
 from empg_operator import names
-from empg_operator.builders.container import metrics_port
+from empg_operator.builders.access import ROLES
 from empg_operator.builders.metadata import metadata
 from empg_operator.builders.storage import parent
 
@@ -22,23 +22,23 @@ def config_map(run: EMPGRun, lineage: Lineage | None) -> dict[str, Any]:
         "apiVersion": "v1",
         "kind": "ConfigMap",
         "metadata": metadata(run, names.config_map(run.metadata.name)),
-        "data": {KEY: json.dumps(run_document(run, lineage), sort_keys=True, separators=(",", ":"))},
+        "data": {KEY: json.dumps(run_document(run, lineage), indent=1)},
     }
 
 
 def run_document(run: EMPGRun, lineage: Lineage | None) -> dict[str, Any]:
-    """The manifest for programs that know no API server: everything is a path or a number.
+    """The manifest for programs that know no API server, without what is at its default.
 
-    What it says of immutable fields follows from the run and its lineage alone, so their digest never changes.
+    A newer operator has fields that programs of an older image, which go on with the run, do not know. What it says of
+    immutable fields follows from the run and its lineage alone, so that their digest never changes.
     """
-    document = run.manifest()
+    document = run.model_dump(mode="json", by_alias=True, exclude={"status"}, exclude_none=True, exclude_defaults=True)
     spec = document["spec"]
-    for role, section in (("sampler", run.spec.sampler), ("learner", run.spec.learner)):
-        spec[role]["metricsPort"] = metrics_port(section.metrics_port)
-        # Indices of the devices of one machine: a pod has those that it was given, numbered from 0.
-        del spec[role]["devices"]
+    for role in ROLES:
+        # Indices of one machine's devices: a pod has those that it was given, numbered from 0.
+        spec.get(role, {}).pop("devices", None)
     source, found = run.spec.model.from_run, parent(run, lineage)
     if source is not None and found is not None:
-        policy = source.policy if source.policy is not None or lineage is None else lineage.policy
+        policy = lineage.policy if source.name is not None and lineage is not None else source.policy
         spec["model"]["fromRun"] = {"runDir": found.directory} | ({} if policy is None else {"policy": policy})
     return document

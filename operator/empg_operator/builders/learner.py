@@ -42,6 +42,7 @@ def learner_pod_template(run: EMPGRun, settings: Settings, lineage: Lineage | No
     ValueError names the part of `spec.learner.podTemplate` that can't be used, and the remedy.
     """
     learner = run.spec.learner
+    port = metrics_port(learner.metrics_port)
     volumes, room = required(run, parent(run, lineage)), scratch()
     built = container(
         "learner",
@@ -52,6 +53,9 @@ def learner_pod_template(run: EMPGRun, settings: Settings, lineage: Lineage | No
             run_directory(run),
             *("--spec", names.SPEC_FILE),
             *("--base-dir", names.MOUNT),
+            # Not from the file, which shows edits before the next attempt is made of them.
+            *("--processes", str(learner.processes)),
+            *("--metrics-port", str(port)),
             "--report",
             *(("--alternate",) if run.spec.sampler.roll_strategy == "Alternate" else ()),
         ),
@@ -62,7 +66,7 @@ def learner_pod_template(run: EMPGRun, settings: Settings, lineage: Lineage | No
         },
         accelerator=learner.accelerator,
         devices=learner.processes,
-        port=metrics_port(learner.metrics_port),
+        port=port,
         volumes=(*volumes, *room),
     )
     return pod_template(
@@ -95,16 +99,15 @@ def learner_job(run: EMPGRun, template: Mapping[str, Any], attempt: int, revisio
         attempt: number of the attempt.
         revision: name of the ControllerRevision that holds the template.
     """
-    name = names.learner_job(run.metadata.name, attempt)
+    name, nodes = names.learner_job(run.metadata.name, attempt), run.spec.learner.nodes
     labels = {names.ATTEMPT_LABEL: str(attempt), names.REVISION_LABEL: revision}
     pods = extended(
         template,
         "learner",
-        arguments=("--attempt", str(attempt)),
+        arguments=("--nodes", str(nodes), "--attempt", str(attempt)),
         environment={"MASTER_ADDR": f"{name}-0.{names.learner_service(run.metadata.name)}"},
     )
     pods["metadata"]["labels"] |= labels
-    nodes = run.spec.learner.nodes
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",
