@@ -34,6 +34,8 @@ def running(directory: Path) -> Iterator[Callable[[], None]]:
             runtime.start(inside, programs)
             runtime.load(inside, archive)
             node.start(inside, control, programs)
+            provisioner = [sys.executable, "-m", "hack.volumes", str(control.kubeconfig), str(directory / "volumes")]
+            programs.start("volumes", *provisioner)
 
             def check() -> None:
                 for group in (inside.processes, control.processes, programs):

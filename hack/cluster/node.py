@@ -67,7 +67,7 @@ def _hierarchies() -> list[Path]:
     """Of version 1, one per controller; of version 2, one in all."""
     if (_CGROUPS / "cgroup.controllers").exists():
         return [_CGROUPS]
-    return [path for path in _CGROUPS.iterdir() if path.is_dir() and not path.is_symlink() and path.name != "unified"]
+    return [path for path in _CGROUPS.iterdir() if path.is_dir() and not path.is_symlink()]
 
 
 def _cgroup(directory: Path) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import threading
 import time
 import uuid
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ from waiting import eventually
 from hack import tools
 from hack.controlplane import plane
 from hack.controlplane.access import Access, CommandError
+from hack.volumes import LocalVolumes
 
 ACCOUNT_SECONDS = 30.0
 SERVED_SECONDS = 30
@@ -65,6 +67,18 @@ def node(control_plane: Access, namespace: str) -> Iterator[SimulatedNode]:
     """A node of this test alone, on which every pod runs unless the test says otherwise."""
     with SimulatedNode(control_plane.kubeconfig, f"node-of-{namespace}") as node:
         yield node
+
+
+@pytest.fixture
+def volumes(control_plane: Access, tmp_path: Path) -> Iterator[None]:
+    """Claims of the storage class ``local`` are bound as long as the test lasts."""
+    provider = LocalVolumes(control_plane.kubeconfig, tmp_path / "volumes")
+    provider.create_class()
+    thread = threading.Thread(target=provider.serve)
+    thread.start()
+    yield
+    provider.end()
+    thread.join()
 
 
 def _installed(program: str) -> Path:
