@@ -139,8 +139,8 @@ def _learner(picture: Picture) -> Statement | None:
 
 def _ended(tally: Tally, judged: Judged, last_words: Cause | None) -> Statement:
     said = last_words or Cause(judged.end, judged.message)
-    later = "" if tally.not_before is None else f" The next attempt starts at {stamp(tally.not_before)}."
-    return Statement("LearnerReady", "False", said.reason, f"Attempt {judged.attempt}: {said.message}{later}")
+    later = "" if tally.not_before is None else f". The next attempt starts at {stamp(tally.not_before)}."
+    return Statement("LearnerReady", "False", said.reason, f"Attempt {judged.attempt}: {said.message.rstrip('.')}{later}")
 
 
 def _samplers(picture: Picture) -> Statement:

@@ -1,0 +1,148 @@
+"""What a run waits for, since when, and every deadline with its reason."""
+
+from typing import Any
+
+import pytest
+from plan_samples import NOW, Steps, job, progress, situation
+
+from empg.api.status import Clock
+from empg_operator.plan.attempts import tally
+from empg_operator.plan.deadlines import clock, deadlines, next_deadline, passed
+from empg_operator.plan.situation import Situation
+from empg_operator.plan.suspension import Spent
+from empg_operator.plan.times import stamp
+
+OLD = NOW - 50
+
+
+def waits(seen: Situation, turn: Any = "learner", *, running: bool = True) -> tuple[str, int, float]:
+    found = clock(seen, tally(seen, over=False), turn, running=running)
+    return found.waiting_for, found.iteration, {stamp(NOW): NOW, stamp(OLD): OLD}[found.since]
+
+
+def before(wait: str, iteration: int = 0) -> dict[str, Any]:
+    return {"attempt": 1, "clock": {"waitingFor": wait, "iteration": iteration, "since": stamp(OLD)}}
+
+
+def ending(attempt: int = 1) -> Any:
+    target = {"type": "FailureTarget", "status": "True", "reason": "PodFailurePolicy"}
+    return {**job(attempt), "status": {"ready": 0, "conditions": [target]}}
+
+
+@pytest.mark.parametrize(
+    ("child", "status", "expected"),
+    [
+        (job(1), {"attempt": 1}, ("pods", 0, NOW)),
+        (job(1), before("pods"), ("pods", 0, OLD)),
+        (job(1, pods=2, ready=1), before("pods"), ("pods", 0, OLD)),
+        (job(1, ready=1), before("pods"), ("nothing", 0, NOW)),
+        (job(1, ready=1), before("pods") | {"progress": progress(phase="starting")}, ("nothing", 0, NOW)),
+        (job(1, ready=1), before("pods") | {"progress": progress()}, ("sampling", 0, NOW)),
+        (job(1, ready=1), before("sampling") | {"progress": progress()}, ("sampling", 0, OLD)),
+        (job(1, ready=1), before("sampling") | {"progress": progress(iteration=1)}, ("sampling", 1, NOW)),
+        (job(1, ready=1), before("sampling") | {"progress": progress(phase="learning")}, ("learning", 0, NOW)),
+        (job(1, ready=1), before("learning") | {"progress": progress(phase="publishing")}, ("learning", 0, OLD)),
+        (job(1, ready=1), before("learning") | {"progress": progress(phase="evaluating")}, ("nothing", 0, NOW)),
+        # What an older attempt reported says nothing of this one.
+        (job(2, ready=1), before("pods") | {"progress": progress(attempt=1)}, ("nothing", 0, NOW)),
+        # A job that is about to end says nothing new.
+        (ending(), before("learning", 3), ("learning", 3, OLD)),
+        # Evictions do not stretch the wait for pods; after a crash it starts anew with the next attempt.
+        (job(1, rule=2), before("pods"), ("pods", 0, OLD)),
+        (job(1, failed="x"), before("pods"), ("nothing", 0, NOW)),
+        (job(1, failed="x"), before("learning"), ("nothing", 0, NOW)),
+    ],
+)
+def test_what_is_waited_for(child: Any, status: dict[str, Any], expected: tuple[str, int, float]) -> None:
+    assert waits(situation(child, status=status)) == expected
+
+
+def test_the_samplers_turn_is_an_e_step() -> None:
+    status = before("nothing") | {"judgedAttempt": 1, "progress": progress(iteration=2)}
+    seen = situation(job(1, rule=4), spec={"sampler": {"rollStrategy": "Alternate"}}, status=status)
+    assert waits(seen, "samplers") == ("sampling", 2, NOW)
+
+
+def test_a_run_that_is_halted_waits_for_nothing() -> None:
+    assert waits(situation(job(1), status=before("pods")), running=False) == ("nothing", 0, NOW)
+
+
+@pytest.mark.parametrize(
+    ("wait", "roll", "limits", "reasons"),
+    [
+        ("pods", None, {"pendingSeconds": 60}, ["PendingDeadlineExceeded"]),
+        ("sampling", None, {"samplingSeconds": 60}, ["SamplingDeadlineExceeded"]),
+        ("learning", None, {"learningSeconds": 60}, ["LearningDeadlineExceeded"]),
+        ("sampling", stamp(NOW), {"rollingSeconds": 60}, ["RollDeadlineExceeded"]),
+        ("nothing", None, {"runSeconds": 60}, ["RunDeadlineExceeded"]),
+        ("learning", None, {"samplingSeconds": 60, "rollingSeconds": 60}, []),
+        (
+            "sampling",
+            None,
+            {"samplingSeconds": 60, "runSeconds": 30},
+            ["RunDeadlineExceeded", "SamplingDeadlineExceeded"],
+        ),
+    ],
+)
+def test_which_deadlines_run(wait: Any, roll: str | None, limits: dict[str, float], reasons: list[str]) -> None:
+    seen = situation(spec={"deadlines": {"pendingSeconds": None, **limits}})
+    running = deadlines(seen, Clock(waiting_for=wait, since=stamp(NOW)), Spent(0, stamp(NOW)), roll)
+    assert [each.reason for each in running] == reasons
+    assert passed(seen, running) is None
+    if reasons:
+        end = next_deadline(running)
+        assert end == NOW + min(limits.values())
+        late = passed(situation(spec={"deadlines": limits}, now=end), running)
+        assert late is not None
+        assert (late.kind, late.reason) == ("Failed", reasons[0])
+        assert f"deadlines.{min(limits, key=lambda name: limits[name])} " in late.message
+
+
+@pytest.mark.parametrize(
+    ("limit", "phase", "reason"),
+    [
+        ("pendingSeconds", None, "PendingDeadlineExceeded"),
+        ("samplingSeconds", "sampling", "SamplingDeadlineExceeded"),
+        ("learningSeconds", "learning", "LearningDeadlineExceeded"),
+        ("rollingSeconds", "sampling", "RollDeadlineExceeded"),
+        ("runSeconds", "evaluating", "RunDeadlineExceeded"),
+    ],
+)
+def test_a_run_that_passes_a_deadline_fails_and_gives_all_back(limit: str, phase: str | None, reason: str) -> None:
+    steps = Steps({"deadlines": {limit: 100}})
+    steps.settle()
+    if phase is not None:
+        steps.replace_job(1, ready=1)
+        steps.settle()
+        steps.roll_out()
+        behind = {"samplerVersions": [{"policy": 0, "samplers": 1}], "laggards": ["demo-sampler-a"]}
+        steps.report(progress=progress(phase=phase, policyVersion=1, **behind))
+    last = steps.settle()
+    assert last.requeue_after is not None
+    steps.now = NOW + 99
+    steps.settle()
+    assert steps.status()["phase"] != "Failed"
+    steps.now = NOW + 100
+    steps.settle()
+    assert (steps.status()["phase"], steps.said("Failed")) == ("Failed", ("True", reason))
+    assert (steps.jobs(), steps.samplers()) == ([], 0)
+    assert steps.events().count("DeadlineExceeded") == 1
+
+
+def test_time_in_a_queue_does_not_count() -> None:
+    steps = Steps({"deadlines": {"runSeconds": 100, "pendingSeconds": 101}, "queueName": "team"})
+    steps.settle()
+    steps.job(1)["spec"]["suspend"] = True
+    steps.settle()
+    assert steps.status()["phase"] == "Queued"
+    steps.now = NOW + 5000
+    steps.settle()
+    assert steps.status()["phase"] == "Queued"
+    steps.job(1)["spec"]["suspend"] = False
+    steps.settle()
+    steps.now += 99
+    steps.settle()
+    assert steps.status()["phase"] == "Starting"
+    steps.now += 1
+    steps.settle()
+    assert steps.said("Failed") == ("True", "RunDeadlineExceeded")
