@@ -267,6 +267,7 @@ def test_what_the_run_relies_on_holds_whatever_the_patch_says(role: names.Role) 
         "metadata": {"labels": {names.RUN_LABEL: "other", names.ROLE_LABEL: None}},
         "spec": {
             "restartPolicy": "OnFailure",
+            "subdomain": "other",
             "volumes": [
                 {"name": "run", "emptyDir": {}},
                 {"name": "spec", "$patch": "delete"},
@@ -286,6 +287,7 @@ def test_what_the_run_relies_on_holds_whatever_the_patch_says(role: names.Role) 
     built, plain = template(role, patch), template(role)
     assert built["metadata"]["labels"] == plain["metadata"]["labels"]
     assert built["spec"]["restartPolicy"] == plain["spec"]["restartPolicy"]
+    assert built["spec"]["subdomain"] == plain["spec"].get("subdomain", "other")
     assert {name: volumes(built)[name] for name in ("run", "spec")} == {
         name: volumes(plain)[name] for name in ("run", "spec")
     }

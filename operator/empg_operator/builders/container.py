@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from empg.api.run import EMPGRun
 from empg_operator import names
 from empg_operator.builders.volumes import Volume
 from empg_operator.settings import Settings
@@ -25,6 +26,12 @@ CACHES = {
 def metrics_port(given: int | None) -> int:
     """Port of metrics and probes in a cluster; 0: none."""
     return names.METRICS_PORT if given is None else given
+
+
+def run_variables(run: EMPGRun) -> dict[str, str]:
+    """Variables by which a program that reports knows its run."""
+    assert run.metadata.namespace is not None, "the API server gives every run a namespace"
+    return {"EMPG_RUN": run.metadata.name, "EMPG_NAMESPACE": run.metadata.namespace}
 
 
 def container(
@@ -48,7 +55,7 @@ def container(
         "command": list(command),
         "args": list(arguments),
         "env": [
-            # First, for others may refer to it.
+            # First, because a variable may refer only to those before it.
             {"name": "POD_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
             *({"name": name, "value": value} for name, value in {**CACHES, **environment}.items()),
         ],

@@ -9,7 +9,7 @@ from empg import exit_codes
 from empg.api.run import EMPGRun
 from empg.api.status import Lineage
 from empg_operator import names
-from empg_operator.builders.container import container, metrics_port
+from empg_operator.builders.container import container, metrics_port, run_variables
 from empg_operator.builders.metadata import metadata, queue_labels
 from empg_operator.builders.pod import extended, pod_template
 from empg_operator.builders.storage import parent, run_directory
@@ -59,11 +59,7 @@ def learner_pod_template(run: EMPGRun, settings: Settings, lineage: Lineage | No
             "--report",
             *(("--alternate",) if run.spec.sampler.roll_strategy == "Alternate" else ()),
         ),
-        environment={
-            "EMPG_RUN": run.metadata.name,
-            "EMPG_NAMESPACE": run.metadata.namespace or "",
-            "MASTER_PORT": str(names.MASTER_PORT),
-        },
+        environment={**run_variables(run), "MASTER_PORT": str(names.MASTER_PORT)},
         accelerator=learner.accelerator,
         devices=learner.processes,
         port=port,

@@ -30,9 +30,18 @@ def pod_template(
     annotations: Mapping[str, str] | None = None,
     **spec: Any,
 ) -> dict[str, Any]:
-    """Pod template of a role with the user's `podTemplate` merged over it; `spec` goes into the pod's spec.
+    """Pod template of a role with the user's `podTemplate` merged over it.
 
-    The processes of a container, `threads_shared_by`, share its CPU limit.
+    Args:
+        run: whose pods they are.
+        role: what they are.
+        settings: of this operator.
+        container: what `container` built.
+        required: volumes that hold whatever `podTemplate` says.
+        scratch: volumes that it may change.
+        threads_shared_by: processes that share the container's CPU limit.
+        annotations: of the pods.
+        spec: further fields of the pod's spec.
 
     ValueError names the part of `podTemplate` that can't be used, and the remedy.
     """
@@ -81,11 +90,11 @@ def extended(
     template: Mapping[str, Any], role: names.Role, *, arguments: Sequence[str] = (), environment: Mapping[str, str]
 ) -> dict[str, Any]:
     """A copy of a template whose container has further arguments and variables."""
-    extended = copy.deepcopy(dict(template))
-    container = our_container(extended, role)
+    copied = copy.deepcopy(dict(template))
+    container = our_container(copied, role)
     container["args"] = [*container.get("args", ()), *arguments]
     set_variables(container, environment)
-    return extended
+    return copied
 
 
 def set_variables(container: dict[str, Any], environment: Mapping[str, str]) -> None:
@@ -114,7 +123,7 @@ def _hold(merged: dict[str, Any], built: dict[str, Any], role: names.Role, requi
     """Put back into a merged template what Deployment, Job, Service and programs rely on."""
     merged.setdefault("metadata", {}).setdefault("labels", {}).update(built["metadata"]["labels"])
     spec = merged["spec"]
-    spec["restartPolicy"] = built["spec"]["restartPolicy"]
+    spec |= {field: built["spec"][field] for field in ("restartPolicy", "subdomain") if field in built["spec"]}
     _replace(spec, "volumes", "name", [volume.volume() for volume in required])
     _replace(our_container(merged, role), "volumeMounts", "mountPath", [volume.mount() for volume in required])
     if spec.get("hostNetwork"):

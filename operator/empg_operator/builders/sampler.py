@@ -8,7 +8,7 @@ from typing import Any
 from empg.api.run import EMPGRun
 from empg.api.status import Lineage
 from empg_operator import names
-from empg_operator.builders.container import container, metrics_port
+from empg_operator.builders.container import container, metrics_port, run_variables
 from empg_operator.builders.metadata import metadata, queue_labels
 from empg_operator.builders.pod import extended, pod_template
 from empg_operator.builders.storage import run_directory
@@ -22,7 +22,7 @@ PROGRESS_SECONDS = 86_400
 
 
 def sampler_pod_template(run: EMPGRun, settings: Settings, lineage: Lineage | None) -> dict[str, Any]:
-    """Pod template of the samplers. They read policies from the run directory alone, whatever the lineage.
+    """Pod template of the samplers, which is the same whatever the lineage: they read the run directory alone.
 
     ValueError names the part of `spec.sampler.podTemplate` that can't be used, and the remedy.
     """
@@ -43,7 +43,7 @@ def sampler_pod_template(run: EMPGRun, settings: Settings, lineage: Lineage | No
             *("--metrics-port", str(port)),
             *(("--report",) if reports else ()),
         ),
-        environment={"EMPG_RUN": run.metadata.name, "EMPG_NAMESPACE": run.metadata.namespace or ""} if reports else {},
+        environment=run_variables(run) if reports else {},
         accelerator=sampler.accelerator,
         devices=sampler.tensor_parallel,
         port=port,
@@ -112,12 +112,11 @@ def _strategy(run: EMPGRun) -> dict[str, Any]:
     sampler = run.spec.sampler
     if sampler.roll_strategy == "Alternate":
         return {"type": "Recreate"}
-    surge, unavailable = (0, "25%") if sampler.roll_strategy == "InPlace" else _bounds(run)
-    return {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": surge, "maxUnavailable": unavailable}}
-
-
-def _bounds(run: EMPGRun) -> tuple[int | str, int | str]:
-    return run.spec.sampler.max_surge, run.spec.sampler.max_unavailable
+    # In place, pods are replaced for an edit alone; one more than asked for would wait for a device that is not there.
+    bounds: dict[str, int | str] = {"maxSurge": 0, "maxUnavailable": "25%"}
+    if sampler.roll_strategy == "RollingUpdate":
+        bounds = {"maxSurge": sampler.max_surge, "maxUnavailable": sampler.max_unavailable}
+    return {"type": "RollingUpdate", "rollingUpdate": bounds}
 
 
 def _probes() -> dict[str, Any]:
