@@ -35,7 +35,8 @@ class Applied:
 class StatusServer:
     """Listens on 127.0.0.1; ``account`` is the directory of a service account that trusts it."""
 
-    def __init__(self, place: Path):
+    def __init__(self, place: Path, uid="u-1"):
+        self.uid = uid
         self.account = place / "account"
         self.account.mkdir(parents=True)
         certificate, key = _certificate()
@@ -49,7 +50,7 @@ class StatusServer:
         self.port = 0
         self.applied: list[Applied] = []
         self.answer = (200, {})
-        """Status code and JSON of every answer."""
+        """Status code of the answer to a write, and its JSON unless that is 200."""
         self.delay = 0.0
         """Seconds before it."""
 
@@ -65,6 +66,9 @@ class StatusServer:
         owner = self
 
         class Handler(BaseHTTPRequestHandler):
+            def do_GET(self):
+                owner._reply(self, 200, owner._metadata())
+
             def do_PATCH(self):
                 owner._take(self)
 
@@ -120,7 +124,13 @@ class StatusServer:
                 body=body,
             )
         )
-        code, answer = self.answer
+        self._reply(request, *(self.answer if self.answer[0] != 200 else (200, self._metadata())))
+
+    def _metadata(self):
+        return {"metadata": {"uid": self.uid}}
+
+    @staticmethod
+    def _reply(request, code, answer):
         text = json.dumps(answer).encode()
         request.send_response(code)
         request.send_header("Content-Length", str(len(text)))

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
-from cluster_runs import ClusterRun, ended, until
+from cluster_runs import UID, ClusterRun, ended, until
 from scripted_sampler import ScriptedSampler
 from status_server import StatusServer
 
@@ -51,7 +51,7 @@ def test_turns_lead_to_the_very_weights_of_a_run_at_once(tmp_path, processes):
     assert code == OK, said
 
     phases = []
-    with StatusServer(tmp_path / "api") as api:
+    with StatusServer(tmp_path / "api", UID) as api:
         for attempt in range(1, 6):
             learner = run.learner("--alternate", "--report", "--attempt", str(attempt), **api.environment())
             code, said = ended(learner)

@@ -39,7 +39,7 @@ def test_a_write_is_a_forced_server_side_apply_of_the_status(server):
     assert sent.body == {
         "apiVersion": "empg.dev/v1alpha1",
         "kind": "EMPGRun",
-        "metadata": {"name": "t", "namespace": "team", "uid": "u-1"},
+        "metadata": {"name": "t"},
         "status": {"progress": {"iteration": 3}},
     }
 
@@ -64,6 +64,16 @@ def test_refusals_and_absence_are_told_apart(server):
     server.stop()
     with pytest.raises(ApiError, match="does not answer"):
         status.apply({})
+
+
+def test_a_later_run_of_the_same_name_is_left_alone(server):
+    status = status_of(server)
+    server.uid = "u-2"
+    with pytest.raises(RunGone, match="UID u-2 now"):
+        status.apply({})
+    assert server.applied == []
+    status_of(server, uid=None).apply({})
+    assert len(server.applied) == 1
 
 
 def test_a_server_of_another_authority_is_not_told_the_token(server, tmp_path):

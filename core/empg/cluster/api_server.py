@@ -21,7 +21,7 @@ ACCOUNT_VARIABLE = "EMPG_SERVICE_ACCOUNT"
 """Names the directory of token and CA where it is another one."""
 TIMEOUT_SECONDS = 5.0
 """Of connecting, and of every read."""
-ANSWER_BYTES = 1 << 16
+ANSWER_BYTES = 1 << 20
 
 
 class ApiError(Exception):
@@ -38,17 +38,16 @@ class RunStatus:
     def __init__(self, host: str, port: int, account: Path, namespace: str, run: str, uid: str | None, manager: str):
         """``account``: directory with ``token`` and ``ca.crt``, both read anew for every write since they rotate.
 
-        ``uid``: the API server refuses to write to a later run of the same name.
+        ``uid``: a later run of the same name is not written to.
         """
         self._host = host
         self._port = port
         self._account = account
-        self._metadata = {"name": run, "namespace": namespace} | ({"uid": uid} if uid else {})
+        self._run = run
+        self._uid = uid
+        self._manager = manager
         group, version = API_VERSION.split("/")
-        self._path = (
-            f"/apis/{group}/{version}/namespaces/{namespace}/{KIND.lower()}s/{run}/status"
-            f"?fieldManager={manager}&force=true"
-        )
+        self._path = f"/apis/{group}/{version}/namespaces/{namespace}/{KIND.lower()}s/{run}"
 
     @classmethod
     def of_this_pod(cls, environment: Mapping[str, str], uid: str | None, manager: str) -> Self:
@@ -61,31 +60,43 @@ class RunStatus:
 
     def apply(self, fields: Fields) -> None:
         """Make ``fields`` of the status what they are here; those applied before and missing now are removed."""
-        body = {"apiVersion": API_VERSION, "kind": KIND, "metadata": self._metadata, "status": fields}
+        # The API server itself looks at the UID in no write to a status.
+        if self._uid and (found := self._ask("GET", self._path)["metadata"]["uid"]) != self._uid:
+            raise RunGone(f"run {self._run} has UID {found} now; ours had {self._uid}")
+        body = {"apiVersion": API_VERSION, "kind": KIND, "metadata": {"name": self._run}, "status": fields}
+        self._ask(
+            "PATCH",
+            f"{self._path}/status?fieldManager={self._manager}&force=true",
+            json.dumps(body, allow_nan=False).encode(),
+        )
+
+    def _ask(self, method: str, path: str, body: bytes | None = None) -> Any:
+        """The metadata of the run after a request."""
         try:
-            code, answer = self._patch(json.dumps(body, allow_nan=False).encode())
+            code, answer = self._send(method, path, body)
         except (OSError, HTTPException) as error:
             raise ApiError(f"the API server at {self._host}:{self._port} does not answer: {error!r}") from error
         if code == 404:
             raise RunGone(_message(answer))
         if not 200 <= code < 300:
-            raise ApiError(f"the API server refuses the status ({code}): {_message(answer)}")
+            raise ApiError(f"the API server refuses to {method} the run ({code}): {_message(answer)}")
+        try:
+            return json.loads(answer)
+        except ValueError as error:
+            raise ApiError(f"the API server at {self._host}:{self._port} does not answer in JSON") from error
 
-    def _patch(self, body: bytes) -> tuple[int, bytes]:
+    def _send(self, method: str, path: str, body: bytes | None) -> tuple[int, bytes]:
         token = (self._account / "token").read_text().strip()
         trusted = ssl.create_default_context(cafile=str(self._account / "ca.crt"))
         connection = HTTPSConnection(self._host, self._port, timeout=TIMEOUT_SECONDS, context=trusted)
+        headers = {
+            "Authorization": f"Bearer {token}",
+            "Content-Type": "application/apply-patch+yaml",
+            "Accept": "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1",
+            "User-Agent": self._manager,
+        }
         try:
-            connection.request(
-                "PATCH",
-                self._path,
-                body,
-                {
-                    "Authorization": f"Bearer {token}",
-                    "Content-Type": "application/apply-patch+yaml",
-                    "Accept": "application/json",
-                },
-            )
+            connection.request(method, path, body, headers)
             answer = connection.getresponse()
             return answer.status, answer.read(ANSWER_BYTES)
         finally:
