@@ -1,4 +1,8 @@
-"""The loop of `empg run`: keep learner and samplers running, take live edits, end when the run ends."""
+"""The loop of `empg run`: keep learner and samplers running, take live edits, end when the run ends.
+
+`sampler.rollStrategy` is a cluster's: here samplers load policies in place, and where they share the learner's GPU they
+sleep while it trains, which is the same as `Alternate` without starting anybody anew.
+"""
 
 from __future__ import annotations
 
