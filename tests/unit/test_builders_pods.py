@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from built_runs import PARENT, SETTINGS, built_run, fork
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from empg.api.run import EMPGRun
@@ -372,6 +372,7 @@ LIKELY = st.fixed_dictionaries(
 )
 
 
+@settings(deadline=None)
 @given(patch=LIKELY | st.dictionaries(KEYS, VALUES, max_size=3))
 def test_any_pod_template_is_used_or_refused(patch: Json) -> None:
     run = built_run(learner={"podTemplate": patch, "accelerator": ""})

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from built_runs import SETTINGS, built_run
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from empg_operator.builders.children import standing_children
@@ -94,6 +94,7 @@ def test_every_value_that_is_taken_away_or_changed_is_drift(name: str) -> None:
             assert drifted(child, without(child, path)), path
 
 
+@settings(deadline=None)
 @given(data=st.data())
 def test_what_others_add_is_no_drift(data: st.DataObject) -> None:
     child = data.draw(st.sampled_from(list(CHILDREN.values())))
@@ -156,12 +157,14 @@ VALUES = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(value=VALUES)
 def test_nothing_drifts_from_itself(value: Any) -> None:
     document = {"kind": "X", "metadata": {}, "spec": value}
     assert not drifted(document, copy.deepcopy(document))
 
 
+@settings(deadline=None)
 @given(value=VALUES, added=VALUES)
 def test_a_null_is_like_nothing(value: Any, added: Any) -> None:
     desired = {"kind": "X", "metadata": {}, "spec": {"a": value, "null": None}}

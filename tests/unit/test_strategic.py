@@ -8,7 +8,6 @@ import os
 import shutil
 import subprocess
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -226,13 +225,13 @@ PATCHES = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=60)
+@settings(deadline=None, max_examples=60)
 @given(patch=PATCHES)
 def test_any_patch_does_what_kubectl_does(kubectl_patch: Patch, patch: Json) -> None:
     assert merge(TEMPLATE, patch, "podTemplate") == kubectl_patch(TEMPLATE, patch)
 
 
-@settings(max_examples=200)
+@settings(deadline=None, max_examples=200)
 @given(patch=PATCHES)
 def test_a_patch_changes_neither_template_nor_itself_and_repeats_nothing(patch: Json) -> None:
     template, given = copy.deepcopy(TEMPLATE), copy.deepcopy(patch)
