@@ -65,10 +65,10 @@ def phase(picture: Picture) -> Phase:
         return "Sampling"
     if job is not None and (job.all_ready or job.ending):
         return _PHASES[situation.progress.phase] if situation.progress else "Starting"
-    if job is None and picture.started is None and situation.attempt == 0:
+    starting = picture.started or (job.attempt if job is not None else None)
+    if starting is None and situation.attempt == 0:
         return "Pending"
-    first = (picture.started or situation.attempt) == 1
-    return "Starting" if first or situation.alternate else "Restarting"
+    return "Starting" if starting == 1 or situation.alternate else "Restarting"
 
 
 def _halt(picture: Picture) -> tuple[str, str] | None:
@@ -140,7 +140,9 @@ def _learner(picture: Picture) -> Statement | None:
 def _ended(tally: Tally, judged: Judged, last_words: Cause | None) -> Statement:
     said = last_words or Cause(judged.end, judged.message)
     later = "" if tally.not_before is None else f". The next attempt starts at {stamp(tally.not_before)}."
-    return Statement("LearnerReady", "False", said.reason, f"Attempt {judged.attempt}: {said.message.rstrip('.')}{later}")
+    return Statement(
+        "LearnerReady", "False", said.reason, f"Attempt {judged.attempt}: {said.message.rstrip('.')}{later}"
+    )
 
 
 def _samplers(picture: Picture) -> Statement:

@@ -13,6 +13,8 @@ from empg_operator.plan.times import moment, stamp
 
 PAUSE_SECONDS = 30.0
 """Between the deletions of two laggards: the first one's successor may bring back what the second one waits for."""
+LOOK_SECONDS = 5.0
+"""A look so old may still show a pod that was deleted."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,7 @@ def _laggards(situation: Situation, roll: Roll, progress: Progress) -> Roll:
     due = max(started + limit, last + PAUSE_SECONDS if last is not None else 0.0)
     if situation.now < due:
         return Roll(roll.policy, roll.started, roll.laggard_deleted, again=due)
-    look = situation.look(PAUSE_SECONDS)
+    look = situation.look(LOOK_SECONDS)
     if look is None:
         return Roll(roll.policy, roll.started, roll.laggard_deleted, look=True)
     named = progress.laggards[: _behind(progress, roll.policy)]

@@ -1,0 +1,154 @@
+"""When a look at the pods is worth its requests, and what becomes of what it showed."""
+
+from typing import Any
+
+import pytest
+from plan_samples import NOW, Steps, condition, deployment, diagnosis, job, pod, situation
+
+from empg.api.status import Clock
+from empg_operator.plan.attempts import tally
+from empg_operator.plan.looks import Look, last_words, look
+from empg_operator.plan.times import stamp
+
+
+def asked(
+    *children: Any, wait: Any = "pods", since: float = NOW, desired: int = 0, turn: Any = "learner", **more: Any
+) -> Look:
+    seen = situation(*children, **more)
+    return look(seen, tally(seen, over=False), turn, Clock(waiting_for=wait, since=stamp(since)), desired)
+
+
+def started(age: float) -> dict[str, Any]:
+    return {"attempt": 1, "attemptStartTime": stamp(NOW - age)}
+
+
+@pytest.mark.parametrize(
+    ("age", "taken", "expected"),
+    [
+        (0, None, Look(False, NOW + 20)),
+        (19, None, Look(False, NOW + 1)),
+        (20, None, Look(True)),
+        (500, 59, Look(False, NOW + 1)),
+        (500, 61, Look(True)),
+        # An earlier attempt was looked at.
+        (0, 10, Look(False, NOW + 50)),
+    ],
+)
+def test_pods_of_the_learner_that_do_not_come(age: float, taken: float | None, expected: Look) -> None:
+    seen = None if taken is None else diagnosis(taken=NOW - taken)
+    assert asked(job(1), since=NOW - age, status=started(age), diagnosis=seen) == expected
+
+
+@pytest.mark.parametrize(
+    ("children", "wait"),
+    [
+        ([job(1, ready=1)], "sampling"),
+        ([job(1, suspend=True)], "nothing"),
+        ([], "pods"),
+        ([{**job(1), "status": {"conditions": [{"type": "FailureTarget", "status": "True"}]}}], "pods"),
+    ],
+)
+def test_pods_that_nobody_waits_for(children: list[Any], wait: str) -> None:
+    assert asked(*children, wait=wait, since=NOW - 500, status=started(500)) == Look(False)
+
+
+@pytest.mark.parametrize(
+    ("ready", "desired", "since", "expected"),
+    [
+        (0, 2, 500, Look(True)),
+        (0, 2, 5, Look(False, NOW + 15)),
+        (1, 2, 500, Look(False)),
+        (0, 0, 500, Look(False)),
+    ],
+)
+def test_samplers_that_do_not_come(ready: int, desired: int, since: float, expected: Look) -> None:
+    status = {"attempt": 1, "conditions": [condition("LearnerReady", "True", "Running", since=NOW - since)]}
+    children = (job(1, ready=1), deployment(2, ready=ready))
+    assert asked(*children, wait="sampling", desired=desired, status=status) == expected
+    waited = {"attempt": 1, "judgedAttempt": 1}
+    turns = asked(
+        job(1, rule=4),
+        deployment(2, ready=ready),
+        wait="sampling",
+        since=NOW - since,
+        turn="samplers",
+        desired=desired,
+        status=waited,
+    )
+    assert turns == expected
+
+
+@pytest.mark.parametrize(
+    ("state", "taken", "now"),
+    [
+        ({"failed": "x"}, None, True),
+        ({"failed": "x"}, 6, True),
+        ({"failed": "x"}, 5, False),
+        ({"rule": 0}, None, True),
+        ({"rule": 1}, None, True),
+        ({"rule": 2}, None, False),
+        ({"complete": True}, None, False),
+    ],
+)
+def test_ends_that_are_explained(state: dict[str, Any], taken: float | None, now: bool) -> None:
+    seen = None if taken is None else diagnosis(taken=NOW - taken)
+    assert asked(job(1, **state), status={"attempt": 1}, diagnosis=seen) == Look(now)
+
+
+def crashed(message: str, attempt: int = 1) -> Any:
+    ended = pod(f"demo-learner-{attempt}-0", "learner", phase="Failed")
+    ended["metadata"]["labels"]["empg.dev/attempt"] = str(attempt)
+    state = {"terminated": {"exitCode": 1, "reason": "Error", "message": message}}
+    ended["status"]["containerStatuses"] = [{"name": "learner", "state": state}]
+    return ended
+
+
+def test_the_last_words_are_those_of_the_attempt_that_failed() -> None:
+    look = diagnosis(crashed("CUDA out of memory", 1), crashed("no route to host", 2))
+    seen = situation(job(1, failed="x"), status={"attempt": 1}, diagnosis=look)
+    words = last_words(seen, tally(seen, over=False))
+    assert words is not None
+    assert "CUDA out of memory" in words.message
+    quiet = situation(job(1, ready=1), status={"attempt": 1}, diagnosis=look)
+    assert last_words(quiet, tally(quiet, over=False)) is None
+
+
+def test_a_crash_is_told_with_its_cause() -> None:
+    steps = Steps()
+    steps.settle()
+    steps.pods = [crashed("CUDA out of memory")]
+    steps.replace_job(1, failed="Job has reached the specified backoff limit")
+    steps.settle()
+    told = next(event for done in steps.done for event in done.events if event.reason == "LearnerFailed")
+    assert told.type == "Warning"
+    assert "CUDA out of memory" in told.message
+    learner = next(each for each in steps.status()["conditions"] if each["type"] == "LearnerReady")
+    assert "CUDA out of memory" in learner["message"]
+    assert learner["message"].endswith("The next attempt starts at 2027-01-15T08:00:10Z.")
+
+
+def test_a_cause_comes_with_a_look_and_goes_when_pods_come() -> None:
+    steps = Steps()
+    steps.settle()
+    waiting = pod("demo-learner-1-0", "learner", phase="Pending")
+    waiting["metadata"]["labels"]["empg.dev/attempt"] = "1"
+    refused = {
+        "type": "PodScheduled",
+        "status": "False",
+        "reason": "Unschedulable",
+        "message": "0/3 nodes are available",
+    }
+    waiting["status"]["conditions"] = [refused]
+    steps.pods = [waiting]
+    steps.now = NOW + 20
+    steps.settle()
+    assert steps.said("LearnerReady") == steps.said("Ready") == ("False", "Unschedulable")
+    assert steps.settle().requeue_after == 60
+    seen = len(steps.done)
+    steps.now = NOW + 80
+    steps.settle()
+    assert len(steps.done) == seen + 1, "the same cause is not written again"
+    steps.replace_job(1, ready=1)
+    steps.settle()
+    assert steps.said("LearnerReady") == ("True", "Running")
+    assert "Unschedulable" not in str(steps.status()["conditions"])

@@ -1,0 +1,89 @@
+"""Children that a run has all the time: made, repaired and never more than that."""
+
+import copy
+import json
+from typing import Any
+
+import pytest
+from plan_samples import Steps, situation
+
+from empg_operator import names
+from empg_operator.plan.standing import removals, storage
+
+
+def started() -> Steps:
+    steps = Steps()
+    steps.settle()
+    return steps
+
+
+@pytest.mark.parametrize(
+    "kind", ["ServiceAccount", "Role", "RoleBinding", "ConfigMap", "PersistentVolumeClaim", "Service"]
+)
+def test_a_child_that_was_deleted_comes_back(kind: str) -> None:
+    steps = started()
+    before = copy.deepcopy(steps.children)
+    for place in [place for place in before if place[0] == kind]:
+        del steps.children[place]
+    done = steps.step()
+    assert {each["kind"] for each in done.apply} == {kind}
+    steps.settle()
+    assert steps.children == before
+
+
+def test_a_child_that_was_edited_is_put_right() -> None:
+    steps = started()
+    steps.children["Service", "demo-learner"]["spec"]["selector"] = {"app": "else"}
+    steps.children["ConfigMap", "demo-run"]["data"] = {}
+    steps.children["Deployment", "demo-sampler"]["spec"]["replicas"] = 7
+    assert [each["kind"] for each in steps.step().apply] == ["ConfigMap", "Service", "Deployment"]
+
+
+def test_what_others_add_is_left() -> None:
+    steps = started()
+    for child in steps.children.values():
+        child["metadata"].setdefault("annotations", {})["someone.else/note"] = "x"
+    assert not steps.step().apply
+
+
+def test_a_live_edit_reaches_the_config_map_alone() -> None:
+    steps = started()
+    steps.edit({"optimizer": {"learningRate": 2e-6}})
+    done = steps.step()
+    assert [each["kind"] for each in done.apply] == ["ConfigMap"]
+    document = json.loads(steps.children["ConfigMap", "demo-run"]["data"]["run.json"])
+    assert document["spec"]["optimizer"]["learningRate"] == 2e-6
+
+
+@pytest.mark.parametrize(("size", "applied"), [("200Gi", ["PersistentVolumeClaim"]), ("50Gi", [])])
+def test_a_claim_grows_and_never_shrinks(size: str, applied: list[str]) -> None:
+    steps = started()
+    steps.children["PersistentVolumeClaim", names.claim("demo")]["status"] = {"phase": "Bound"}
+    steps.edit({"storage": {"size": size}})
+    assert [each["kind"] for each in steps.step().apply if each["kind"] != "ConfigMap"] == applied
+
+
+def test_who_keeps_the_claim_follows_the_spec() -> None:
+    steps = started()
+    claim = ("PersistentVolumeClaim", names.claim("demo"))
+    assert "ownerReferences" not in steps.children[claim]["metadata"]
+    for policy, owned in (("Delete", True), ("Retain", False)):
+        steps.edit({"storage": {"whenDeleted": policy}})
+        steps.settle()
+        assert ("ownerReferences" in steps.children[claim]["metadata"]) == owned
+
+
+def test_a_claim_that_is_named_is_not_made() -> None:
+    steps = Steps({"storage": {"claimName": "shared"}})
+    steps.settle()
+    assert not [place for place in steps.children if place[0] == "PersistentVolumeClaim"]
+    assert steps.status()["storage"] == {"claimName": "shared", "path": "demo"}
+
+
+def test_removals_leave_the_claim_and_what_is_going() -> None:
+    def child(kind: str, **metadata: Any) -> Any:
+        return {"kind": kind, "metadata": {"name": "demo", "uid": kind, **metadata}, "spec": {"parallelism": 1}}
+
+    seen = situation(child("PersistentVolumeClaim"), child("Role"), child("Secret", deletionTimestamp="x"))
+    assert [(each.kind, each.uid, each.propagation) for each in removals(seen)] == [("Role", "Role", "Background")]
+    assert storage(seen).claim_name == "demo-data"
