@@ -16,7 +16,7 @@ from empg.store.posix import PosixStore
 from empg_trainer.attention import PACKED
 from empg_trainer.deepspeed_engine import DTYPES, Engine
 from empg_trainer.distributed import initialise
-from empg_trainer.state import MOMENTS, full_moment, full_weight, load_weights, restore, state_files, state_meta
+from empg_trainer.state import MOMENTS, full_moment, full_weight, load_weights, restore, snapshot
 
 pytestmark = pytest.mark.slow
 
@@ -60,21 +60,24 @@ def directory(root, case):
 
 
 def save_and_go_on(root):
-    """Two steps, a state, two more steps; in another engine the state and the same two steps. Both contents by case."""
+    """Two steps, a state, two more steps; in another engine the state and the same two steps. Both contents by case.
+
+    The state is copied before the two more steps and written after them.
+    """
     initialise()
     found = {}
     for case in CASES:
         store = directory(root, case)
         first = engine(*case)
         train(first, 2)
-        files = state_files(first, write=torch.distributed.get_rank() == 0)
+        copy = snapshot(first, keep=torch.distributed.get_rank() == 0)
+        train(first, 2)
         if torch.distributed.get_rank() == 0:
             prepare(store, Identity(uid="u", name="n", spec_digest="d"))
-            publish_state(store, LearnerOwner.acquire(store, "test"), 2, files, state_meta(first))
+            publish_state(store, LearnerOwner.acquire(store, "test"), 2, copy.files(), copy.meta)
         else:
-            assert list(files) == []
+            assert copy.shards == []
         torch.distributed.barrier()
-        train(first, 2)
         second = engine(*case, store)
         train(second, 2)
         found[case] = contents(first), contents(second)
@@ -116,4 +119,5 @@ def save_one(root):
     store = directory(root, CASES[0])
     prepare(store, Identity(uid="u", name="n", spec_digest="d"))
     made = engine(*CASES[0])
-    publish_state(store, LearnerOwner.acquire(store, "test"), 2, state_files(made, write=True), state_meta(made))
+    copy = snapshot(made, keep=True)
+    publish_state(store, LearnerOwner.acquire(store, "test"), 2, copy.files(), copy.meta)

@@ -154,8 +154,7 @@ class Leader:
         write_metrics(self._store, iteration, figures)
         self._history[iteration] = figures
         self._metrics.observe({**figures, **self._newest_evaluation()})
-        best = self._evaluations.best
-        retain(self._store, self._spec.retention, self.owner, self._liveness, best, pinned=(REFERENCE_POLICY,))
+        self._retain()
         self.owner.heartbeat()
 
     def complete(self, iterations: int, beat: Callable[[], None]) -> None:
@@ -172,7 +171,7 @@ class Leader:
             self.report("evaluating", iterations, self._evaluations.progress())
             time.sleep(POLL_SECONDS[1] / 4)
         self._metrics.observe(self._newest_evaluation())
-        self.owner.check()
+        self._retain()  # The last state and the last evaluations were not there at the last iteration's end.
         evaluations = self._evaluations.greedy
         write_final(
             self._store,
@@ -235,6 +234,11 @@ class Leader:
                 raise Stop(f"samplers {awake} do not sleep; start them with --sleep-while-learning")
             beat()
             time.sleep(POLL_SECONDS[0])
+
+    def _retain(self) -> None:
+        """Remove what may go. Fenced if another learner took over."""
+        best = self._evaluations.best
+        retain(self._store, self._spec.retention, self.owner, self._liveness, best, pinned=(REFERENCE_POLICY,))
 
     def _measure_visibility(self) -> None:
         """Once, when samplers are known to be there: how late do they see a new file? Nobody waits for the answer."""

@@ -67,7 +67,10 @@ def learn(start: Start, ranks: Ranks, device: torch.device) -> None:
         }
         everyone.finish(iteration, diverged, seconds)
         iteration += 1
+        if start.alternate:
+            trainer.settle()  # We may end here, and then go on from this state.
         spec = everyone.begin(iteration)
+    trainer.settle()
     everyone.complete(iteration)
 
 

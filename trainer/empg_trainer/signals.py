@@ -6,20 +6,24 @@ import ctypes
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable
+from pathlib import Path
 
 from empg import exit_codes
+from empg_trainer.background import SETTLE_SECONDS, settle
 
 PR_SET_PDEATHSIG = 1
 """From Linux's sys/prctl.h."""
 
 
 def leave_on_sigterm(farewell: Callable[[], None] = lambda: None) -> None:
-    """End with 75 as soon as SIGTERM comes, even inside a long operation of a library.
+    """End with 75 when SIGTERM comes, even inside a long operation of a library.
 
-    Nothing has to be put in order first: what is half written is invisible, and the next attempt goes on from here.
-    Python runs signal handlers between its own instructions only, so a thread reads the signal instead. ``farewell`` is
-    called in it, and must be quick.
+    What is written in the background, here or by a rank that this process started, is finished first if that is soon
+    done. Nothing else has to be put in order: what is half written is invisible, and the next attempt goes on from
+    here. Python runs signal handlers between its own instructions only, so a thread reads the signal instead.
+    ``farewell`` is called in it, and must be quick.
     """
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
@@ -30,6 +34,12 @@ def leave_on_sigterm(farewell: Callable[[], None] = lambda: None) -> None:
         while os.read(reading, 1)[0] != signal.SIGTERM:
             pass
         farewell()
+        ranks = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+        for rank in ranks:
+            os.kill(int(rank), signal.SIGTERM)
+        if ranks:
+            time.sleep(SETTLE_SECONDS)  # The launcher ends this process when they have ended.
+        settle()
         os._exit(exit_codes.RETRY)
 
     threading.Thread(target=wait, name="sigterm", daemon=True).start()

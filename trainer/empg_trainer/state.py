@@ -6,6 +6,7 @@ It is written per parameter, not per rank, so another number of ranks or another
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -40,26 +41,39 @@ def full_moment(engine: Engine, name: str, moment: str) -> Tensor:
     return safe_get_full_optimizer_state(parameter, moment)
 
 
-def state_files(engine: Engine, write: bool) -> Iterator[tuple[str, bytes]]:
-    """Files of a training state where ``write``, else none. A collective operation: every rank must exhaust it.
+@dataclass(frozen=True)
+class Snapshot:
+    """A training state in host memory, which training on does not touch: 12 bytes per parameter."""
+
+    shards: list[tuple[str, dict[str, Tensor]]]
+    """Name and tensors of each file."""
+    meta: dict[str, Any]
+    """What the state's manifest says beside its files."""
+
+    def files(self) -> Iterator[tuple[str, bytes]]:
+        """The files, once: a shard's memory is free after it."""
+        while self.shards:
+            name, tensors = self.shards.pop(0)
+            yield name, encode(tensors)
+
+
+def snapshot(engine: Engine, keep: bool) -> Snapshot:
+    """The engine's training state where ``keep``, else one without shards. A collective operation.
 
     Weights, first and second moments are in files of their own, so that a restart can read weights alone.
     """
+    shards = []
     for kind in KINDS:
         sizes = {name: bytes_of(shape, torch.float32) for name, shape in engine.shapes.items()}
         for number, names in enumerate(divide(sizes)):
             tensors = {}
             for name in names:
                 tensor = full_weight(engine, name) if kind == "weight" else full_moment(engine, name, kind)
-                if write:
-                    tensors[name] = tensor.cpu()
-            if write:
-                yield f"{kind}-{number:05d}.safetensors", encode(tensors)
-
-
-def state_meta(engine: Engine) -> dict[str, Any]:
-    """What a state's manifest says beside its files."""
-    return {"format": 1, "optimizer_steps": engine.steps}
+                if keep:
+                    tensors[name] = tensor.to("cpu", copy=True)
+            if keep:
+                shards.append((f"{kind}-{number:05d}.safetensors", tensors))
+    return Snapshot(shards, {"format": 1, "optimizer_steps": engine.steps})
 
 
 def read_state(store: Store, iteration: int) -> Manifest:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
 from typing import Any
 
 import torch
@@ -15,13 +16,14 @@ from empg.rundir.group import Manifest, publish_policy, publish_state, read_mani
 from empg.rundir.owner import LearnerOwner
 from empg.store.base import Store
 from empg.trajectory import Trajectory
+from empg_trainer.background import in_background
 from empg_trainer.deepspeed_engine import DTYPES, Engine
 from empg_trainer.every_rank import Origin
 from empg_trainer.models import load_policy
 from empg_trainer.policy import Policy
 from empg_trainer.publish import differs, policy_files, read_assets, trained_weights
 from empg_trainer.schedule import learning_rate
-from empg_trainer.state import load_weights, restore, state_files, state_meta
+from empg_trainer.state import load_weights, restore, snapshot
 from empg_trainer.step import MStep, Sampled, StepResult
 from empg_trainer.stop import Stop
 
@@ -62,6 +64,7 @@ class Trainer:
             restore(self.engine, store, state)
         self._assets = read_assets(store, policy) if owner else {}
         self._reference: Policy | None = None
+        self._saving: Future[object] | None = None
 
     def train(self, spec: RunSpec, rows: Sequence[Trajectory], sampled: Sampled) -> tuple[StepResult, float]:
         """The M-step of an iteration; returns what it did and its learning rate."""
@@ -76,8 +79,10 @@ class Trainer:
     def publish(self, version: int) -> bool:
         """Publish the weights as policy ``version``. Returns whether it was there already with other content.
 
-        A published policy is never replaced: samplers may have used it.
+        A published policy is never replaced: samplers may have used it. Raises what the writing of a state raised.
         """
+        if self._saving is not None and self._saving.done():
+            self.settle()
         dtype = DTYPES[self._model_spec.dtype]
         engine, owner = self.engine, self._owner
         weights = trained_weights(engine, dtype)
@@ -92,12 +97,22 @@ class Trainer:
         return False
 
     def save(self, iteration: int) -> None:
-        """Write the training state with which ``iteration`` starts, unless there is one."""
-        files, owner = state_files(self.engine, write=self._owner is not None), self._owner
-        if owner is None or read_manifest(self._store, keys.state_prefix(iteration)) is not None:
-            _exhaust(files)
-            return
-        publish_state(self._store, owner, iteration, files, state_meta(self.engine))
+        """Copy the training state with which ``iteration`` starts, unless there is one, and have the copy written.
+
+        Training goes on meanwhile. One copy exists at a time: this waits for the one before.
+        """
+        self.settle()
+        owner = self._owner
+        wanted = owner is not None and read_manifest(self._store, keys.state_prefix(iteration)) is None
+        copy = snapshot(self.engine, keep=wanted)
+        if owner is not None and wanted:
+            self._saving = in_background(lambda: publish_state(self._store, owner, iteration, copy.files(), copy.meta))
+
+    def settle(self) -> None:
+        """Wait until the last state is written. Raises what the writing raised, on rank 0 alone."""
+        if self._saving is not None:
+            self._saving.result()
+            self._saving = None
 
     def _reference_forward(self, **inputs: Any) -> tuple[Tensor, Tensor]:
         """Forward pass of policy 0, which is loaded when it is first needed and then stays on the device."""

@@ -19,6 +19,7 @@ from empg.rundir.owner import Fenced
 from empg.store.base import StorageFull
 from empg.store.posix import PosixStore
 from empg_trainer.arguments import parser, spec_file
+from empg_trainer.background import settle
 from empg_trainer.logs import log_to_stderr
 from empg_trainer.report import FIELD_MANAGER
 from empg_trainer.signals import die_with_launcher, leave_on_sigterm
@@ -64,6 +65,7 @@ def _learn(args: argparse.Namespace) -> None:
     ranks = Ranks()
     port = manifest.spec.learner.metrics_port if args.metrics_port is None else args.metrics_port
     with ExitStack() as stack:
+        stack.callback(settle)
         start = Start(
             store=PosixStore(args.run_dir),
             run=manifest,
