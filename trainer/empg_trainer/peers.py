@@ -77,13 +77,17 @@ class Peers:
     Each writes under a key of its own: a number that rises while it lives, then how it ended.
     """
 
-    def __init__(self, store: Any, node: int, nodes: int, silent_seconds: float = SILENT_SECONDS) -> None:
+    def __init__(self, store: Any, node: int, nodes: int) -> None:
         self._store = store
         self._node = node
         self._others = [other for other in range(nodes) if other != node]
-        self._silent_seconds = silent_seconds
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._watch, name="peers", daemon=True)
+        self._code = exit_codes.RETRY
+        """What to end with where node 0 no longer answers."""
+        self._answered = time.monotonic()
+        self._settling = threading.Event()
+        self._done = threading.Event()
+        self._watching = threading.Thread(target=self._watch, name="peers", daemon=True)
+        self._guarding = threading.Thread(target=self._guard, name="peers-guard", daemon=True)
 
     @classmethod
     def meet(cls, host: str, port: int, name: str, node: int, nodes: int, seconds: float) -> Self:
@@ -103,30 +107,33 @@ class Peers:
         except dist.DistError as error:
             raise NotMet(f"node 0 does not answer at {host}:{port} within {seconds:g} s ({error})") from error
         peers = cls(dist.PrefixStore(f"launchers/{name}", store), node, nodes)
-        peers._say("alive 0")
-        for other in peers._others:
-            left = max(1.0, deadline - time.monotonic())
-            try:
+        try:
+            peers._say("alive 0")
+            for other in range(nodes):
+                left = max(1.0, deadline - time.monotonic())
                 peers._store.wait([str(other)], datetime.timedelta(seconds=left))
-            except dist.DistError as error:
-                raise NotMet(f"node {other} of {nodes} did not come within {seconds:g} s") from error
-        store.set_timeout(datetime.timedelta(seconds=SILENT_SECONDS))
+        except dist.DistError as error:
+            raise NotMet(f"not all of the {nodes} nodes came within {seconds:g} s ({error})") from error
         return peers
 
     def __enter__(self) -> Self:
-        self._thread.start()
+        self._answered = time.monotonic()
+        self._watching.start()
+        self._guarding.start()
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._stopping.set()
+        self._settling.set()
+        self._done.set()
 
     def settle(self, code: int) -> int:
         """Say how this node ended, hear how the others did, and return the code that all end with.
 
         A node that has done its work waits for nobody.
         """
-        self._stopping.set()
-        self._thread.join(BEAT_SECONDS)
+        self._code = code
+        self._settling.set()
+        self._watching.join(BEAT_SECONDS)
         ends = {self._node: code}
         deadline = time.monotonic() + SETTLE_SECONDS
         try:
@@ -147,7 +154,7 @@ class Peers:
         """Beat, and end this process when another node ended or is silent."""
         count = 0
         heard = {other: ("", time.monotonic()) for other in self._others}
-        while not self._stopping.wait(BEAT_SECONDS):
+        while not self._settling.wait(BEAT_SECONDS):
             count += 1
             try:
                 self._say(f"alive {count}")
@@ -155,13 +162,21 @@ class Peers:
                     now = self._get(other)
                     if now != before:
                         heard[other] = (now, time.monotonic())
-                    elif time.monotonic() - at > self._silent_seconds:
-                        self._leave(f"node {other} is silent for {self._silent_seconds:g} s", exit_codes.RETRY)
+                    elif self._settling.is_set():
+                        return
+                    elif time.monotonic() - at > SILENT_SECONDS:
+                        self._leave(f"node {other} is silent for {SILENT_SECONDS:g} s", exit_codes.RETRY)
                     elif not now.startswith("alive") and time.monotonic() - at > SETTLE_SECONDS:
                         self._leave(f"node {other} ended and our ranks did not", int(now.split()[1]))
             except dist.DistError as error:
-                if not self._stopping.wait(SETTLE_SECONDS):  # Our ranks may be about to end by themselves.
+                if not self._settling.wait(SETTLE_SECONDS):  # Our ranks may be about to end by themselves.
                     self._leave(f"node 0 is gone: {error}", exit_codes.RETRY)
+
+    def _guard(self) -> None:
+        """End this process when node 0 keeps us waiting: once it is gone without a word, no call to it returns."""
+        while not self._done.wait(BEAT_SECONDS):
+            if time.monotonic() - self._answered > SILENT_SECONDS + SETTLE_SECONDS:
+                self._leave("node 0 does not answer", self._code)
 
     def _hear(self, ends: dict[int, int]) -> bool:
         """Take note of how others ended; whether some have not."""
@@ -176,14 +191,15 @@ class Peers:
 
     def _say(self, word: str) -> None:
         self._store.set(str(self._node), word)
+        self._answered = time.monotonic()
 
     def _get(self, other: int) -> str:
-        return str(self._store.get(str(other)).decode())
+        word = str(self._store.get(str(other)).decode())
+        self._answered = time.monotonic()
+        return word
 
     def _leave(self, reason: str, code: int) -> None:
         """End this process, and by the kernel its ranks; ``code`` 0 of another node does not make ours complete."""
-        if self._stopping.is_set():
-            return
         logger.error("%s", reason)
         leave_word(reason)
         os._exit(code or exit_codes.RETRY)
