@@ -22,7 +22,7 @@ from empg_operator.metrics import Metrics
 CHUNK = 100
 """Objects per request of a list; parsed, a chunk takes ten times the room of what is kept of it."""
 _LIST_SECONDS = 60.0
-_ABSENT, _CONFLICT = 404, 409
+ABSENT, CONFLICT = 404, 409
 _REFUSALS = (400, 403, 422)
 _JSON = "application/json"
 _APPLY = "application/apply-patch+yaml"
@@ -83,7 +83,7 @@ class Api:
         try:
             return await self._request("get", "GET", kind.path(namespace, name))
         except ApiError as error:
-            if error.code == _ABSENT:
+            if error.code == ABSENT:
                 return None
             raise
 
@@ -92,7 +92,7 @@ class Api:
         try:
             found = await self._request("get", "GET", f"/apis/{kind.api_version}")
         except ApiError as error:
-            if error.code == _ABSENT:
+            if error.code == ABSENT:
                 return False
             raise
         return any(resource["name"] == kind.plural for resource in found["resources"])
@@ -103,14 +103,17 @@ class Api:
         return await self._patch("apply", kind.path(about["namespace"], about["name"]), manifest)
 
     async def apply_status(self, run: Manifest, status: Manifest) -> Manifest | None:
-        """Make ``status`` all that is ours of a run's status; the run as it is then, or None if it is gone."""
-        about = {key: run["metadata"][key] for key in ("namespace", "name", "uid")}
+        """Make ``status`` all that is ours of a run's status; the run as it is then, or None if it is gone.
+
+        ApiError with code 409: the run is not as it was observed. In writes to a status the API server looks at the
+        resource version alone, not at the UID: a later run of the same name would inherit the status of this one.
+        """
+        about = {key: run["metadata"][key] for key in ("namespace", "name", "resourceVersion")}
         body = {"apiVersion": RUN.api_version, "kind": RUN.name, "metadata": about, "status": status}
         try:
             return await self._patch("apply_status", RUN.path(about["namespace"], about["name"], "status"), body)
         except ApiError as error:
-            # A conflict is one of UIDs: a run of the same name took its place.
-            if error.code in (_ABSENT, _CONFLICT):
+            if error.code == ABSENT:
                 return None
             raise
 
@@ -120,7 +123,7 @@ class Api:
         try:
             return await self._post("create", kind.path(about["namespace"]), manifest)
         except ApiError as error:
-            if error.code == _CONFLICT:
+            if error.code == CONFLICT:
                 return None
             raise
 
@@ -129,7 +132,7 @@ class Api:
         try:
             await self._post("dry_run", POD.path(manifest["metadata"]["namespace"]), manifest, {"dryRun": "All"})
         except ApiError as error:
-            if error.code == _CONFLICT:  # a pod of this name exists, which is found out after admission
+            if error.code == CONFLICT:  # a pod of this name exists, which is found out after admission
                 return ""
             if error.is_refusal:
                 return error.message
@@ -152,7 +155,7 @@ class Api:
             path = by_name(reference.kind).path(namespace, reference.name)
             answer = await self._request("delete", "DELETE", path, {}, options)
         except ApiError as error:
-            if error.code in (_ABSENT, _CONFLICT):
+            if error.code in (ABSENT, CONFLICT):
                 return None
             raise
         return answer if answer["kind"] == reference.kind else None
@@ -170,7 +173,7 @@ class Api:
                 return await self._request("update", "PUT", path, {}, manifest)
             return await self._post("create", kind.path(about["namespace"]), manifest)
         except ApiError as error:
-            if error.code == _CONFLICT:
+            if error.code == CONFLICT:
                 return None
             raise
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Callable
 
 from empg_operator.watches import Watches
 
@@ -18,19 +19,20 @@ _log = logging.getLogger(__name__)
 class Health:
     """Asked from the thread of the probes, told by the event loop."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
         self.is_filled = False
         """Whether the cache is."""
         self.stands_by = False
         """Whether another process leads; this one is then as ready as it can be."""
         self.watches: Watches | None = None
         """Set when they are begun."""
-        self._beat = time.monotonic()
+        self._beat = self._clock()
 
     async def beat(self) -> None:
         """Show that the event loop runs, for ever."""
         while True:
-            self._beat = time.monotonic()
+            self._beat = self._clock()
             await asyncio.sleep(BEAT_SECONDS)
 
     def alive(self) -> bool:
@@ -38,7 +40,7 @@ class Health:
 
         An API server that is away does not count, as no restart brings it back.
         """
-        stuck = time.monotonic() - self._beat
+        stuck = self._clock() - self._beat
         if stuck > _STUCK_SECONDS:
             _log.error("the event loop has been stuck for %.0f s", stuck)
             return False

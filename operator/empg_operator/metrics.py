@@ -22,8 +22,8 @@ class Metrics:
         ProcessCollector(registry=self.registry)
         self.reconciles = Counter(
             f"{_PREFIX}_reconcile",
-            "Passes over one run, by result: success, refused (the API server refused a write), "
-            "unavailable (it could not be reached or was too busy), bug.",
+            "Passes over one run, by result: success, conflict (it had changed meanwhile), "
+            "refused (the API server refused a write), unavailable (it could not be reached or was too busy), bug.",
             ["result"],
             registry=self.registry,
         )

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from empg.api.run import MANAGED_BY
 from empg_operator.act import Actor
 from empg_operator.answers import Answers
-from empg_operator.api import Api, ApiError
+from empg_operator.api import CONFLICT, Api, ApiError
 from empg_operator.cache import Cache, RunKey
 from empg_operator.decision import Diagnosis, Manifest, Observed, Plan
 from empg_operator.events import Recorder
@@ -77,8 +77,7 @@ class Reconciler:
         try:
             return await self._bring(key, run)
         except ApiError as error:
-            result = "refused" if error.is_refusal else "unavailable"
-            raise TryLaterError(result, str(error), error.retry_after) from error
+            raise TryLaterError(_result(error), str(error), error.retry_after) from error
 
     async def _bring(self, key: RunKey, run: Manifest) -> float | None:
         memory = self._memories.setdefault(key, _Memory())
@@ -143,3 +142,9 @@ class Reconciler:
     def _forget(self, key: RunKey) -> None:
         self._memories.pop(key, None)
         self._shown.hide(key)
+
+
+def _result(error: ApiError) -> str:
+    if error.code == CONFLICT:
+        return "conflict"
+    return "refused" if error.is_refusal else "unavailable"

@@ -103,10 +103,11 @@ class Resync:
 
     async def _relist_all(self) -> set[RunKey]:
         changed: set[RunKey] = set()
-        had, self._reconciler.pod_monitors = self._reconciler.pod_monitors, await self._api.serves(POD_MONITOR)
-        if had != self._reconciler.pod_monitors:
+        pod_monitors = self._settings.pod_monitors and await self._api.serves(POD_MONITOR)
+        if pod_monitors != self._reconciler.pod_monitors:
+            self._reconciler.pod_monitors = pod_monitors
             changed.update(self._cache.runs())
-        kinds = (*WATCHED, *LISTED, *((POD_MONITOR,) if self._reconciler.pod_monitors else ()))
+        kinds = (*WATCHED, *LISTED, *((POD_MONITOR,) if pod_monitors else ()))
         for kind in kinds:
             changed |= await self._relist(kind)
         return changed

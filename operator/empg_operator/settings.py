@@ -24,7 +24,7 @@ class Settings(BaseModel):
     resync_seconds: float = Field(300.0, gt=0)
     """Time between two lists of the children that are not watched."""
     metrics_port: int = Field(8080, ge=0, le=65535)
-    """Port of `/metrics`, `/healthz` and `/readyz`."""
+    """Port of `/metrics`, `/healthz` and `/readyz`. 0: none."""
     network_policies: bool = False
     """Whether to make a NetworkPolicy for every run."""
     extra_egress: tuple[dict[str, JsonValue], ...] = ()

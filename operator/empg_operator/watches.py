@@ -19,10 +19,13 @@ class Watches:
     A watch whose API server is away is busy, as it tries again and again; one that hangs is not.
     """
 
-    def __init__(self, metrics: Metrics, doubt: Callable[[Kind], None]) -> None:
+    def __init__(
+        self, metrics: Metrics, doubt: Callable[[Kind], None], clock: Callable[[], float] = time.monotonic
+    ) -> None:
         """``doubt`` is called when a kind was listed anew, before its watch begins."""
         self._doubt = doubt
-        now = time.monotonic()
+        self._clock = clock
+        now = self._clock()
         self._tried = dict.fromkeys(WATCHED, now)
         self._heard = dict.fromkeys(WATCHED, now)
         self._begun: set[Kind] = set()
@@ -31,7 +34,7 @@ class Watches:
 
     def heard(self, kind: Kind) -> None:
         """An event came."""
-        self._heard[kind] = self._tried[kind] = time.monotonic()
+        self._heard[kind] = self._tried[kind] = self._clock()
 
     @property
     def have_begun(self) -> bool:
@@ -40,10 +43,10 @@ class Watches:
 
     def silence(self) -> float:
         """Seconds since the idlest watch was busy."""
-        return time.monotonic() - min(self._tried.values())
+        return self._clock() - min(self._tried.values())
 
     def _age(self, kind: Kind) -> float:
-        return time.monotonic() - self._heard[kind]
+        return self._clock() - self._heard[kind]
 
     def trace(self) -> aiohttp.TraceConfig:
         """For the session that kopf uses."""
@@ -53,7 +56,7 @@ class Watches:
             session: aiohttp.ClientSession, context: SimpleNamespace, said: aiohttp.TraceRequestStartParams
         ) -> None:
             if kind := _kind(said.url.path):
-                self._tried[kind] = time.monotonic()
+                self._tried[kind] = self._clock()
 
         async def answer(
             session: aiohttp.ClientSession, context: SimpleNamespace, said: aiohttp.TraceRequestEndParams

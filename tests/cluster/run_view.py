@@ -31,7 +31,7 @@ class RunView:
 
     def __init__(self, rest: Rest, namespace: str, document: Document) -> None:
         """Creates it, and a volume that its claim is bound to."""
-        self._rest = rest
+        self.rest = rest
         self._namespace = namespace
         self._runs = Runs(rest, namespace)
         volume = _volume(namespace, f"{document['metadata']['name']}-data")
@@ -46,8 +46,12 @@ class RunView:
 
     def status(self) -> Mapping[str, Any]:
         """Its status; empty before there is one."""
-        found: Mapping[str, Any] = self._rest.get(self._path).get("status", {})
+        found: Mapping[str, Any] = self.document().get("status", {})
         return found
+
+    def document(self) -> Document:
+        """The run as it is now."""
+        return self.rest.get(self._path)
 
     def condition(self, kind: str) -> Mapping[str, str]:
         """A condition of it; empty before there is one."""
@@ -69,7 +73,7 @@ class RunView:
 
     def change(self, spec: Document) -> None:
         """Merge this into its spec."""
-        self._rest.patch(self._path, {"spec": spec})
+        self.rest.patch(self._path, {"spec": spec})
 
     def report(self, **progress: Any) -> None:
         """Say as its learner how far it is."""
@@ -80,7 +84,7 @@ class RunView:
     def child(self, kind: str, name: str) -> Document | None:
         """A child, if it exists."""
         try:
-            return self._rest.get(f"{self._collection(kind)}/{name}")
+            return self.rest.get(f"{self._collection(kind)}/{name}")
         except ApiError as error:
             if error.code == _ABSENT:
                 return None
@@ -92,25 +96,25 @@ class RunView:
         return {
             (kind, item["metadata"]["name"]): item
             for kind in PATHS
-            for item in self._rest.get(self._collection(kind), labelSelector=selector)["items"]
+            for item in self.rest.get(self._collection(kind), labelSelector=selector)["items"]
         }
 
     def events(self) -> list[str]:
         """Reasons of its events, oldest first."""
-        found = self._rest.get(self._collection("Event"), fieldSelector=f"involvedObject.name={self.name}")["items"]
+        found = self.rest.get(self._collection("Event"), fieldSelector=f"involvedObject.name={self.name}")["items"]
         return [event["reason"] for event in sorted(found, key=lambda event: event["metadata"]["resourceVersion"])]
 
     def patch_child(self, kind: str, name: str, change: Document) -> Document:
         """Merge a change into a child, as any user may; the child then."""
-        return self._rest.patch(f"{self._collection(kind)}/{name}", change)
+        return self.rest.patch(f"{self._collection(kind)}/{name}", change)
 
     def delete_child(self, kind: str, name: str) -> None:
         """Delete a child, and what it owns in the background."""
-        self._rest.delete(f"{self._collection(kind)}/{name}", propagationPolicy="Background")
+        self.rest.delete(f"{self._collection(kind)}/{name}", propagationPolicy="Background")
 
     def delete(self) -> None:
         """Delete the run."""
-        self._rest.delete(self._path, propagationPolicy="Background")
+        self.rest.delete(self._path, propagationPolicy="Background")
 
     @property
     def _path(self) -> str:
