@@ -35,7 +35,7 @@ def running(directory: Path) -> Iterator[Callable[[], None]]:
             runtime.load(inside, archive)
             node.start(inside, control, programs)
             provisioner = [sys.executable, "-m", "hack.volumes", str(control.kubeconfig), str(directory / "volumes")]
-            programs.start("volumes", *provisioner)
+            inside.processes.start("volumes", *provisioner)
 
             def check() -> None:
                 for group in (inside.processes, control.processes, programs):
@@ -72,6 +72,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         case "down":
             return background.down()
         case "load":
+            if not background.ready():
+                print(f"no cluster runs in {directory}; start it with up", file=sys.stderr)
+                return 1
             return load(directory, chosen.archives)
         case "serve":
             return background.serve(lambda: running(directory))
