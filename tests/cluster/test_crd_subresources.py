@@ -82,6 +82,14 @@ def test_operator_and_learner_each_own_their_part_of_the_status(runs: Runs) -> N
     assert RunStatus.model_validate(stored["status"], by_alias=True, by_name=False).progress is not None
 
 
+def test_nulls_can_be_applied_where_the_models_take_them(empgruns: Access, runs: Runs, namespace: str) -> None:
+    document = run("seen", {"model.revision": None, "queueName": None, "deadlines.holdSeconds": None})
+    empgruns.kubectl("apply", "--server-side", "-n", namespace, "-f", "-", input=yaml.safe_dump(document))
+    stored = runs.apply_status(document, {"progress": LEARNERS["progress"] | {"kl": None}}, "empg-learner")
+    assert stored["spec"]["deadlines"]["holdSeconds"] is None
+    assert RunStatus.model_validate(stored["status"], by_alias=True, by_name=False).progress is not None
+
+
 @pytest.mark.parametrize(
     ("status", "message"),
     [

@@ -23,9 +23,9 @@ def structural(model: type[BaseModel], *, defaults: bool) -> Schema:
     """The schema of a model, without references, unions and null types.
 
     With `defaults`, absent keys get their defaults from the API server; a section that has defaults for all its keys
-    defaults to ``{}``, which lets these apply. A key whose default is no value is not nullable: the API server then
-    drops a null, and null and absent are the same as they are for the models. Only where null says something else than
-    the default is it kept.
+    defaults to ``{}``, which lets these apply. To CEL a null is as good as absent: ``has()`` is false for both. An
+    enumeration is never nullable, as the API server finds null in none: it drops a null when a run is created or
+    replaced, and refuses to apply it on the server's side.
     """
     document = model.model_json_schema(by_alias=True)
     return _Converter(document.get("$defs", {}), defaults).convert(document)
@@ -51,7 +51,7 @@ class _Converter:
                 schema |= {bound.lower(): source[f"exclusive{bound}"], f"exclusive{bound}": True}
         if self.defaults and source.get("default") is not None:
             schema["default"] = source["default"]
-        if source.get("nullable") and source.get("default") is not None:
+        if source.get("nullable") and "enum" not in source:
             schema["nullable"] = True
         if source.get("type") == "array":
             schema["items"] = self.convert(source["items"])
