@@ -1,7 +1,7 @@
-"""``python -m hack.cluster up|down|status|load``: a cluster of one real node that runs until it is taken down.
+"""``python -m hack.cluster up|down|status|build|load``: a cluster of one real node that runs until it is taken down.
 
-`up` prints the line that sets KUBECONFIG, starting the cluster unless it runs; `load` gives the node the images of an
-archive. `down` leaves nothing of it behind.
+`up` prints the line that sets KUBECONFIG, starting the cluster unless it runs; `build` prints the archives of the images
+that it built for CPUs, and `load` gives archives to the node, which can't pull. `down` leaves nothing of it behind.
 """
 
 from __future__ import annotations
@@ -13,12 +13,14 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 from hack.background import Background
-from hack.cluster import namespaces, node, pause, runtime
+from hack.cluster import images, namespaces, node, pause, runtime
 from hack.cluster.namespaces import Namespaces
 from hack.controlplane import plane
 from hack.controlplane.processes import Group
+from hack.tools import ToolError
 
 _DIRECTORY = Path("build/cluster")
+_IMAGES = Path("build/images")
 
 
 @contextmanager
@@ -53,11 +55,24 @@ def load(directory: Path, archives: Sequence[Path]) -> int:
     return 0
 
 
+def build(names: Sequence[str]) -> int:
+    """Build images and print their archives; the exit code."""
+    _IMAGES.mkdir(parents=True, exist_ok=True)
+    try:
+        for name in names:
+            archive = (_IMAGES / f"{name}.tar").resolve()
+            print(f"{archive} {images.build(name, archive)}", flush=True)
+    except ToolError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; the exit code."""
     parser = argparse.ArgumentParser(prog="python -m hack.cluster", description=__doc__)
-    parser.add_argument("command", choices=["up", "down", "status", "load", "serve"])
-    parser.add_argument("archives", nargs="*", type=Path, help="of load: image archives, OCI or docker")
+    parser.add_argument("command", choices=["up", "down", "status", "build", "load", "serve"])
+    parser.add_argument("what", nargs="*", help=f"of build: {', '.join(images.NAMES)}; of load: image archives")
     parser.add_argument("--dir", type=Path, default=_DIRECTORY, help="work directory (default: %(default)s)")
     chosen = parser.parse_args(arguments)
     background = Background(chosen.dir.resolve(), node.remove_cgroups)
@@ -75,7 +90,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if not background.ready():
                 print(f"no cluster runs in {directory}; start it with up", file=sys.stderr)
                 return 1
-            return load(directory, chosen.archives)
+            return load(directory, [Path(archive) for archive in chosen.what])
+        case "build":
+            if set(chosen.what) - set(images.NAMES):
+                parser.error(f"there are images of {', '.join(images.NAMES)}")
+            return build(chosen.what or images.NAMES)
         case "serve":
             return background.serve(lambda: running(directory))
     ready = background.ready()
