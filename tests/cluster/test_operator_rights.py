@@ -1,0 +1,55 @@
+"""The rights that the chart gives are enough for a whole life of a run, and the operator needs no others."""
+
+from __future__ import annotations
+
+import json
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from chart import render
+from operator_process import OperatorProcess
+from run_documents import run
+from run_view import RunView
+from simulated_node import SimulatedNode
+
+from hack.controlplane.access import Access
+from hack.rest import Rest
+
+RUN = {"sampler.accelerator": "", "ttlSecondsAfterFinished": 1}
+
+
+@pytest.mark.parametrize("everywhere", [False, True], ids=["one namespace", "all namespaces"])
+def test_a_run_is_looked_after_with_the_rights_of_the_chart(
+    empgruns: Access, namespace: str, node: SimulatedNode, tmp_path: Path, everywhere: bool
+) -> None:
+    values = ["--set", f"fullnameOverride=empg-{namespace},leaderElection=true"]
+    if not everywhere:
+        values += ["--set", f"watchNamespaces={{{namespace}}}"]
+    parts = [f"--show-only=templates/{part}.yaml" for part in ("rbac", "serviceaccount")]
+    objects = render(empgruns, *values, *parts, namespace=namespace)
+    rights = json.dumps({"apiVersion": "v1", "kind": "List", "items": objects})
+    empgruns.kubectl("apply", "-n", namespace, "-f", "-", input=rights)
+    account = empgruns.service_account(namespace, f"empg-{namespace}")
+    flags = ["--leader-election", f"--lease-namespace={namespace}", "--network-policies"]
+    if not everywhere:
+        flags.append(f"--namespaces={namespace}")
+    operator = OperatorProcess(account.kubeconfig, tmp_path / "operator.log", *flags)
+    with closing(operator):
+        operator.start()
+        demo = RunView(Rest(empgruns.kubeconfig, "test"), namespace, run("demo", RUN))
+        node.ready(namespace, demo.sampler_pods)
+        node.finish(node.ready(namespace, demo.learner_pods)[0], exit_code=1)
+        demo.until_phase("Restarting")
+        demo.change({"suspend": True})
+        demo.until_phase("Suspended")
+        demo.change({"suspend": False})
+        [learner] = node.ready(namespace, demo.learner_pods)
+        demo.report(attempt=2, iteration=3, phase="done")
+        node.finish(learner)
+        demo.until_phase("Complete")
+        assert operator.metric("empg_operator_api_requests_total", code="403") == 0
+        assert operator.metric("empg_operator_reconcile_total", result="refused") == 0
+        assert operator.stop() == 0
+    assert "orbidden" not in operator.log.read_text()
+    empgruns.kubectl("delete", "-n", namespace, "-f", "-", "--ignore-not-found", input=rights)
