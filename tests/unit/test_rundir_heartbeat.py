@@ -116,3 +116,16 @@ def test_silence(liveness, clock):
     assert not liveness.silent("never seen")
     clock.now += 10
     assert liveness.silent("never seen")
+
+
+def test_a_sampler_beats_once_it_was_seen_to(liveness, clock):
+    """A record alone may be that of a pod that went before we looked first."""
+    assert not liveness.beating("s")
+    liveness.observe([record(counter=4)])
+    assert not liveness.beating("s")
+    liveness.observe([record(counter=5)])
+    assert liveness.beating("s")
+    clock.now += 10.1
+    assert not liveness.beating("s")
+    liveness.observe([record(incarnation="2")])
+    assert liveness.beating("s")

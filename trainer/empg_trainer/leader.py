@@ -200,7 +200,8 @@ class Leader:
         )
         write_progress(self._store, progress)
         if self._report:
-            self._report.offer(progress, self._history, self._evaluations.greedy, self._alive())
+            samplers = [record for record in self._look_at_samplers() if self._liveness.beating(record.id)]
+            self._report.offer(progress, self._history, self._evaluations.greedy, samplers)
 
     def _leave_to_samplers(self, iteration: int, last: bool, beat: Callable[[], None]) -> None:
         """Return if everything that is planned for an iteration, or for the end of the run, is there."""
@@ -217,17 +218,17 @@ class Leader:
 
         wait_unless_open(watches, self._spec.sampler.lease_seconds, beat, leave)
 
-    def _alive(self) -> list[SamplerRecord]:
-        """Records of the samplers that were not silent for a lease."""
+    def _look_at_samplers(self) -> list[SamplerRecord]:
         records = read_records(self._store)
         self._liveness.observe(records)
-        return [record for record in records if not self._liveness.silent(record.id)]
+        return records
 
     def _wait_for_sleep(self, beat: Callable[[], None]) -> None:
         """Return when every living sampler has given its GPU memory up. Stop (75) if one does not in time."""
         deadline = time.monotonic() + self._spec.learner.deadline_seconds
         while True:
-            awake = [record.id for record in self._alive() if not record.asleep]
+            records = self._look_at_samplers()
+            awake = [record.id for record in records if not record.asleep and not self._liveness.silent(record.id)]
             if not awake:
                 return
             if time.monotonic() > deadline:

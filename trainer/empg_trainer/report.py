@@ -37,7 +37,7 @@ class Report:
         evaluations: Mapping[int, float | None],
         samplers: Iterable[SamplerRecord],
     ) -> None:
-        """Report where the learner is. ``evaluations``: greedy accuracy by policy. ``samplers``: those alive."""
+        """Report where the learner is. ``evaluations``: greedy accuracy by policy. ``samplers``: those that beat."""
         updated = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         progress = progress_of(self._attempt, learner, history, evaluations, samplers, updated)
         last = self._progress

@@ -65,6 +65,8 @@ class _Seen:
     moved: float
     counter: int
     beat: float
+    beaten: bool
+    """Whether a heartbeat was written since we first looked."""
 
 
 class Liveness:
@@ -90,12 +92,13 @@ class Liveness:
             self._missed.pop(record.id, None)
             seen = self._seen.get(record.id)
             if seen is None or seen.incarnation != record.incarnation:
-                self._seen[record.id] = _Seen(record.incarnation, record.progress, now, record.counter, now)
+                new = seen is not None
+                self._seen[record.id] = _Seen(record.incarnation, record.progress, now, record.counter, now, new)
                 continue
             if seen.progress != record.progress:
                 seen.progress, seen.moved = record.progress, now
             if seen.counter != record.counter:
-                seen.counter, seen.beat = record.counter, now
+                seen.counter, seen.beat, seen.beaten = record.counter, now, True
 
     def dead(self, holder_id: str, holder_incarnation: str, claim: str | None = None) -> bool:
         """Whether a claim of this process may be taken over; `claim` is its key.
@@ -123,3 +126,8 @@ class Liveness:
         if seen is None:
             return self.dead(sampler, "")
         return self._clock() - seen.beat >= self.lease_seconds
+
+    def beating(self, sampler: str) -> bool:
+        """Whether a heartbeat of the sampler was written within the last lease, and while we looked."""
+        seen = self._seen.get(sampler)
+        return seen is not None and seen.beaten and not self.silent(sampler)
