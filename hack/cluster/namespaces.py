@@ -83,6 +83,11 @@ def create(directory: Path) -> Namespaces:
         raise
 
 
+def name_of(directory: Path) -> str:
+    """What the machine sees of the namespaces of a work directory is called so: 13 characters, the limit is 15."""
+    return f"empg-{hashlib.sha256(str(directory).encode()).hexdigest()[:8]}"
+
+
 def run(*command: str) -> str:
     """Run a command; what it printed.
 
@@ -112,8 +117,9 @@ def _mount(inside: Namespaces) -> None:
 
 def _connect(inside: Namespaces) -> str:
     """A cable of two ends between this machine and the namespace; the address of its inner end."""
-    digest = hashlib.sha256(str(inside.directory).encode()).hexdigest()
-    outer, network = f"empg-{digest[:8]}", f"10.231.{int(digest[:2], 16)}"
+    outer = name_of(inside.directory)
+    taken = run("ip", "-4", "-oneline", "address", "show")
+    network = next(network for network in (f"10.231.{i}" for i in range(256)) if f" {network}.1/" not in taken)
     run("ip", "link", "add", outer, "type", "veth", "peer", "name", "eth0", "netns", str(inside.first))
     run("ip", "address", "add", f"{network}.1/30", "dev", outer)
     run("ip", "link", "set", outer, "up")

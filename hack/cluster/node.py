@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from hack import tools
-from hack.cluster.namespaces import Namespaces
+from hack.cluster.namespaces import Namespaces, name_of
 from hack.cluster.runtime import POD_RANGE, SOCKET
 from hack.controlplane import kubeconfig
 from hack.controlplane.plane import ControlPlane
@@ -47,16 +46,15 @@ def start(inside: Namespaces, plane: ControlPlane, programs: Group) -> None:
 
 def create_cgroups(directory: Path) -> str:
     """A control group for the node's pods in each hierarchy; its name."""
-    name = _cgroup(directory)
     for hierarchy in _hierarchies():
-        (hierarchy / name).mkdir(exist_ok=True)
-    return f"/{name}"
+        (hierarchy / name_of(directory)).mkdir(exist_ok=True)
+    return f"/{name_of(directory)}"
 
 
 def remove_cgroups(directory: Path) -> None:
     """Remove what `create_cgroups` and the kubelet made below it; nothing runs there any more."""
     for hierarchy in _hierarchies():
-        top = hierarchy / _cgroup(directory)
+        top = hierarchy / name_of(directory)
         for path in sorted(top.rglob("*/"), reverse=True) if top.exists() else ():
             path.rmdir()
         if top.exists():
@@ -68,10 +66,6 @@ def _hierarchies() -> list[Path]:
     if (_CGROUPS / "cgroup.controllers").exists():
         return [_CGROUPS]
     return [path for path in _CGROUPS.iterdir() if path.is_dir() and not path.is_symlink()]
-
-
-def _cgroup(directory: Path) -> str:
-    return f"empg-{hashlib.sha256(str(directory).encode()).hexdigest()[:8]}"
 
 
 def _start_dns(inside: Namespaces, plane: ControlPlane, programs: Group) -> None:

@@ -15,7 +15,7 @@ import pytest
 from waiting import eventually
 
 from hack import tools
-from hack.cluster import archive, runtime
+from hack.cluster import archive, namespaces, runtime
 from hack.controlplane.access import Access
 
 ROOT = Path(__file__).parents[2]
@@ -64,7 +64,9 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Access]:
     finally:
         command("down", *where)
     assert not (directory / "cluster").exists()
-    assert not list(Path("/sys/fs/cgroup").glob("*/empg-*"))
+    name = namespaces.name_of(directory / "cluster")
+    assert not list(Path("/sys/fs/cgroup").glob(f"**/{name}"))
+    assert name not in namespaces.run("ip", "link")
 
 
 @pytest.fixture
