@@ -41,8 +41,10 @@ version = 2
 
 
 def require_packages() -> None:
-    """Raises:
-    ToolError: a package of the distribution is missing; the message says how to install it.
+    """See that all packages are installed.
+
+    Raises:
+        ToolError: some are missing; the message says how to install them.
     """
     missing = {package for program, package in _PROGRAMS.items() if shutil.which(program) is None}
     if not _PLUGINS.is_dir():

@@ -59,8 +59,10 @@ class Group:
             time.sleep(_POLL_SECONDS)
 
     def check(self) -> None:
-        """Raises:
-        ProcessError: a program of the group has ended.
+        """See that all programs of the group run.
+
+        Raises:
+            ProcessError: one has ended.
         """
         for name, process in self.running.items():
             if process.poll() is not None:
