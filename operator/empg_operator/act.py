@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from empg_operator.answers import Answers, lasting
@@ -22,8 +23,16 @@ class Actor:
     """Acts on the run that was observed."""
 
     def __init__(
-        self, key: RunKey, observed: Observed, api: Api, cache: Cache, recorder: Recorder, answers: Answers
+        self,
+        key: RunKey,
+        observed: Observed,
+        api: Api,
+        cache: Cache,
+        recorder: Recorder,
+        answers: Answers,
+        wake: Callable[[RunKey], None],
     ) -> None:
+        """``wake`` is called with other runs that a new status concerns."""
         self._key = key
         self._run = observed.run
         self._children = observed.children
@@ -31,6 +40,7 @@ class Actor:
         self._cache = cache
         self._recorder = recorder
         self._answers = answers
+        self._wake = wake
 
     async def change_children(self, plan: Plan) -> bool:
         """Apply, create and delete, in this order; whether anything was written.
@@ -59,7 +69,8 @@ class Actor:
         answer = await self._api.apply_status(self._run, status)
         if answer:
             self._answers.note(_STATUS, status, _ours(answer["status"]))
-            self._cache.put(answer)
+            for key in self._cache.put(answer) - {self._key}:
+                self._wake(key)
         return answer
 
     def _strangers(self) -> set[tuple[str, str]]:

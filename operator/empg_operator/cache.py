@@ -53,7 +53,7 @@ class Cache:
         self._graves: OrderedDict[tuple[str, _Place], int] = OrderedDict()
 
     def put(self, manifest: Manifest) -> set[RunKey]:
-        """Take an object in; the runs whose surroundings thereby changed."""
+        """Take an object in; the runs that this concerns: its own, and for a run those that are to start from it."""
         kind, about = manifest["kind"], manifest["metadata"]
         place = (about["namespace"], about["name"])
         version = int(about["resourceVersion"])
@@ -61,12 +61,12 @@ class Cache:
         if version <= max(old.version if old else 0, self._graves.get((kind, place), 0)):
             return set()
         run = about["name"] if kind == RUN.name else about.get("labels", {}).get(names.RUN_LABEL)
-        changed = set()
+        concerned = set()
         if old and (old.run != run or kind == RUN.name):
-            changed.add(self._drop(kind, place))
+            concerned |= self._drop(kind, place)
         if run is not None:
-            changed.add(self._add(kind, place, _Entry(version, run, _compact(manifest))))
-        return changed
+            concerned |= self._add(kind, place, _Entry(version, run, _compact(manifest)))
+        return concerned
 
     def remove(self, manifest: Manifest) -> set[RunKey]:
         """Take an object out that was deleted; its resource version is that of the deletion. As ``put`` else."""
@@ -83,7 +83,7 @@ class Cache:
         self._graves.move_to_end((kind, place))
         if len(self._graves) > _GRAVES:
             self._graves.popitem(last=False)
-        return {self._drop(kind, place)} if old else set()
+        return self._drop(kind, place) if old else set()
 
     def retain(self, kind: str, namespace: str | None, listed: Collection[_Place], version: int) -> set[RunKey]:
         """Forget what a whole list of ``version`` did not have; the runs that this concerns.
@@ -112,31 +112,33 @@ class Cache:
         members = sorted(self._members.get(key, ()))
         return {(kind, name): json.loads(self._kinds[kind][key.namespace, name].body) for kind, name in members}
 
-    def forks(self, key: RunKey) -> list[RunKey]:
-        """Runs that want to start from this one, whether it exists or not."""
-        return [RunKey(key.namespace, name) for name in sorted(self._forks.get(key, ()))]
-
     def sizes(self) -> dict[str, int]:
         """Number of objects by kind."""
         return {kind: len(entries) for kind, entries in self._kinds.items()}
 
-    def _add(self, kind: str, place: _Place, entry: _Entry) -> RunKey:
+    def _add(self, kind: str, place: _Place, entry: _Entry) -> set[RunKey]:
         self._kinds[kind][place] = entry
         key = RunKey(place[0], entry.run)
         if kind != RUN.name:
             self._members[key].add((kind, place[1]))
-        elif parent := _parent(entry):
+            return {key}
+        if parent := _parent(entry):
             self._forks[RunKey(place[0], parent)].add(entry.run)
-        return key
+        return {key, *self._forks_of(key)}
 
-    def _drop(self, kind: str, place: _Place) -> RunKey:
+    def _drop(self, kind: str, place: _Place) -> set[RunKey]:
         entry = self._kinds[kind].pop(place)
         key = RunKey(place[0], entry.run)
         if kind != RUN.name:
             _discard(self._members, key, (kind, place[1]))
-        elif parent := _parent(entry):
+            return {key}
+        if parent := _parent(entry):
             _discard(self._forks, RunKey(place[0], parent), entry.run)
-        return key
+        return {key, *self._forks_of(key)}
+
+    def _forks_of(self, key: RunKey) -> Iterator[RunKey]:
+        """Runs that are to start from this one, whether it exists or not."""
+        return (RunKey(key.namespace, name) for name in self._forks.get(key, ()))
 
 
 def _parent(run: _Entry) -> str | None:

@@ -11,7 +11,7 @@ import kopf
 from empg_operator.api import CHUNK
 from empg_operator.cache import Cache, RunKey
 from empg_operator.connection import CONNECT_SECONDS, Connection
-from empg_operator.kinds import RUN, WATCHED, Kind
+from empg_operator.kinds import WATCHED, Kind
 from empg_operator.queue import Queue
 from empg_operator.watches import Watches
 
@@ -97,12 +97,9 @@ def _handle(handlers: kopf.OperatorRegistry, kind: Kind, cache: Cache, queue: Qu
     async def note(event: Any, **_: Any) -> None:
         watches.heard(kind)
         manifest = {**event["object"], "apiVersion": kind.api_version, "kind": kind.name}
-        changed = cache.remove(manifest) if event["type"] == "DELETED" else cache.put(manifest)
-        for key in changed:
+        concerned = cache.remove(manifest) if event["type"] == "DELETED" else cache.put(manifest)
+        for key in concerned:
             queue.add(key)
-            if kind is RUN:
-                for fork in cache.forks(key):
-                    queue.add(fork)
 
 
 def _resource(kind: Kind) -> tuple[str, str, str]:

@@ -18,7 +18,7 @@ import kopf
 from empg.cluster import endpoint
 from empg_operator import flags, handlers, logs
 from empg_operator.api import Api, ApiError
-from empg_operator.cache import Cache
+from empg_operator.cache import Cache, RunKey
 from empg_operator.connection import Connection
 from empg_operator.events import Recorder
 from empg_operator.health import Health
@@ -95,8 +95,8 @@ async def _work(
     metrics.registry.register(shown)
     cache = Cache()
     metrics.show_sizes(cache.sizes)
-    reconciler = Reconciler(plan, cache, api, settings, Recorder(api, time.time), shown, time.time)
-    queue = Queue(reconciler, settings.workers, metrics)
+    queue: Queue[RunKey] = Queue(lambda key: reconciler(key), settings.workers, metrics)
+    reconciler = Reconciler(plan, cache, api, settings, Recorder(api, time.time), shown, time.time, queue.add)
     resync = Resync(api, cache, queue, reconciler, settings)
     if not await _done(stop, resync.fill()):
         return

@@ -52,8 +52,9 @@ class Reconciler:
         recorder: Recorder,
         shown: RunCollector,
         clock: Callable[[], float],
+        wake: Callable[[RunKey], None],
     ) -> None:
-        """``clock`` gives seconds since the epoch."""
+        """``clock`` gives seconds since the epoch; ``wake`` asks for a pass over another run."""
         self._plan = plan
         self._cache = cache
         self._api = api
@@ -61,6 +62,7 @@ class Reconciler:
         self._recorder = recorder
         self._shown = shown
         self._clock = clock
+        self._wake = wake
         self._memories: dict[RunKey, _Memory] = {}
         self.pod_monitors = False
         """Whether the cluster has the kind PodMonitor."""
@@ -83,7 +85,7 @@ class Reconciler:
         memory = self._memories.setdefault(key, _Memory())
         observed = self._observe(key, run, memory)
         plan = await self._decide(key, observed, memory)
-        actor = Actor(key, observed, self._api, self._cache, self._recorder, memory.answers)
+        actor = Actor(key, observed, self._api, self._cache, self._recorder, memory.answers, self._wake)
         changed = await actor.change_children(plan)
         if plan.status is not None:
             written = await actor.write_status(plan.status)
@@ -94,9 +96,8 @@ class Reconciler:
         for event in plan.events:
             await self._recorder.tell(run, event)
         self._shown.show(key, run)
-        if changed:
-            return min(SETTLE_SECONDS, plan.requeue_after or SETTLE_SECONDS)
-        return plan.requeue_after
+        later = [plan.requeue_after] if plan.requeue_after is not None else []
+        return min([*later, SETTLE_SECONDS] if changed else later, default=None)
 
     def _observe(self, key: RunKey, run: Manifest, memory: _Memory) -> Observed:
         now = self._clock()

@@ -48,7 +48,8 @@ class Bench:
     metrics: Metrics
     clock: Clock
     key: RunKey
-    connection: Connection
+    woken: list[RunKey]
+    """Other runs that were to be looked at."""
 
     async def observe(self) -> None:
         """Take everything of the namespace into the cache."""
@@ -64,7 +65,8 @@ class Bench:
     def reconciler(self, plan: Planner) -> Reconciler:
         recorder = Recorder(self.api, self.clock)
         planner = lambda observed, settings, now: plan(observed)  # noqa: E731
-        return Reconciler(planner, self.cache, self.api, Settings(), recorder, RunCollector(), self.clock)
+        shown = RunCollector()
+        return Reconciler(planner, self.cache, self.api, Settings(), recorder, shown, self.clock, self.woken.append)
 
     def requests(self, verb: str) -> float:
         """Requests of this kind so far, whatever became of them."""
@@ -89,7 +91,7 @@ def on_bench(empgruns: Access, namespace: str, demo: RunView) -> Callable[[Calla
         metrics = Metrics()
         async with connection.session() as session:
             api = Api(session, connection.server, metrics)
-            found = Bench(api, Cache(), metrics, Clock(), RunKey(namespace, "demo"), connection)
+            found = Bench(api, Cache(), metrics, Clock(), RunKey(namespace, "demo"), [])
             await found.observe()
             yield found
 
@@ -193,6 +195,18 @@ def test_a_status_is_written_when_it_differs_and_leaves_that_of_others(on_bench:
         assert status["phase"] == "Starting"
         assert status["progress"]["iteration"] == 2
         assert "attempt" not in status, "what is no longer said is gone"
+
+    on_bench(work)
+
+
+def test_runs_that_start_from_this_one_learn_of_its_status(on_bench: Any, demo: RunView) -> None:
+    async def work(bench: Bench) -> None:
+        RunView(demo.rest, bench.key.namespace, run("fork", {"model": {"fromRun": {"name": "demo"}}}))
+        await bench.observe()
+        reconcile = bench.reconciler(lambda observed: Plan(status={"phase": "Complete"}))
+        for _ in range(2):
+            await reconcile(bench.key)
+        assert bench.woken == [RunKey(bench.key.namespace, "fork")]
 
     on_bench(work)
 

@@ -3,9 +3,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from empg_operator.cache import Cache, RunKey
 from hypothesis import given
 from hypothesis import strategies as st
+
+from empg_operator.cache import Cache, RunKey
 
 RUN = RunKey("team", "demo")
 
@@ -99,16 +100,18 @@ def test_a_child_that_loses_its_label_is_lost_and_one_that_changes_it_concerns_b
     assert cache.sizes()["Job"] == 0
 
 
-def test_forks_are_known_whether_their_parent_exists_or_not() -> None:
+def test_forks_are_concerned_by_their_parent_whether_it_existed_before_or_not() -> None:
     cache = Cache()
-    cache.put(_run(1, "b", parent="demo"))
+    a, b = RunKey("team", "a"), RunKey("team", "b")
+    assert cache.put(_run(1, "b", parent="demo")) == {b}
     cache.put(_run(2, "a", parent="demo"))
-    assert cache.forks(RUN) == [RunKey("team", "a"), RunKey("team", "b")]
-    cache.put(_run(3, "a", parent="demo"))
-    cache.remove(_run(4, "b", parent="demo"))
-    assert cache.forks(RUN) == [RunKey("team", "a")]
-    cache.remove(_run(5, "a", parent="demo"))
-    assert cache.forks(RUN) == []
+    assert cache.put(_run(3)) == {RUN, a, b}
+    assert cache.put(_child(4)) == {RUN}
+    cache.put(_run(5, "a", parent="demo"))
+    cache.remove(_run(6, "b", parent="demo"))
+    assert cache.remove(_run(7)) == {RUN, a}
+    cache.remove(_run(8, "a", parent="demo"))
+    assert cache.put(_run(9)) == {RUN}
 
 
 def test_an_object_without_version_is_an_error() -> None:
