@@ -168,3 +168,12 @@ def test_the_scheduler_says_why_a_pod_fits_nowhere(control_plane: Access, namesp
         return [c["message"] for c in conditions if c.get("reason") == "Unschedulable"]
 
     assert "Insufficient nvidia.com/gpu" in eventually(refused, "pod that fits nowhere")[0]
+
+
+def test_a_lost_node_stops_no_pods(control_plane: Access, namespace: str, node: SimulatedNode) -> None:
+    create(control_plane, namespace, workload("Deployment"))
+    name = node.ready(namespace, "app=work", count=2)[0]["metadata"]["name"]
+    node.lose()
+    control_plane.kubectl("delete", "pod", name, "-n", namespace, "--wait=false")
+    time.sleep(0.5)
+    assert name in [pod["metadata"]["name"] for pod in node.pods(namespace)]
