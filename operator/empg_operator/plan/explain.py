@@ -12,7 +12,7 @@ from empg_operator.plan.course import Course
 from empg_operator.plan.lineage import Missing
 from empg_operator.plan.situation import Situation
 from empg_operator.plan.templates import Template
-from empg_operator.plan.times import stamp
+from empg_operator.plan.times import stamp, stamp_after
 
 _PHASES: dict[str, Phase] = {
     "starting": "Starting",
@@ -139,7 +139,7 @@ def _learner(picture: Picture) -> Statement | None:
 
 def _ended(tally: Tally, judged: Judged, last_words: Cause | None) -> Statement:
     said = last_words or Cause(judged.end, judged.message)
-    later = "" if tally.not_before is None else f". The next attempt starts at {stamp(tally.not_before)}."
+    later = "" if tally.not_before is None else f". The next attempt starts at {stamp_after(tally.not_before)}."
     return Statement(
         "LearnerReady", "False", said.reason, f"Attempt {judged.attempt}: {said.message.rstrip('.')}{later}"
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 from empg.api.status import Lineage, Revisions, RunStatus
@@ -11,7 +10,7 @@ from empg_operator.decision import Manifest
 from empg_operator.plan.explain import Picture, conditions, phase
 from empg_operator.plan.situation import Situation
 from empg_operator.plan.standing import storage
-from empg_operator.plan.times import stamp
+from empg_operator.plan.times import stamp, stamp_after
 
 OTHERS = ("progress", "recent", "sampled")
 """Fields that learner and samplers write."""
@@ -34,7 +33,7 @@ def assemble(picture: Picture) -> RunStatus:
         attempt_start_time=now if newer else before.attempt_start_time,
         attempt_iteration=_iteration(situation, attempt) if newer else before.attempt_iteration,
         judged_attempt=course.judged,
-        next_attempt_time=None if picture.started else _rounded_up(course.not_before),
+        next_attempt_time=None if picture.started or course.not_before is None else stamp_after(course.not_before),
         turn=course.turn,
         start_time=before.start_time or now,
         active_seconds=round(course.spent.seconds, 3),
@@ -69,8 +68,3 @@ def _iteration(situation: Situation, attempt: int) -> int:
     """Where an attempt starts. One that has reported already is further, so what was known before it stays."""
     progress, before = situation.status.progress, situation.status
     return progress.iteration if progress and progress.attempt < attempt else before.attempt_iteration
-
-
-def _rounded_up(moment: float | None) -> str | None:
-    """No attempt starts before."""
-    return None if moment is None else stamp(math.ceil(moment))

@@ -11,6 +11,11 @@ def stamp(seconds: float) -> str:
     return datetime.fromtimestamp(math.floor(seconds), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
+def stamp_after(seconds: float) -> str:
+    """The first moment as the API writes them that is not before this one."""
+    return stamp(math.ceil(seconds))
+
+
 def moment(text: str | None) -> float | None:
     """Seconds since the epoch; None without a text, or for one that is no moment."""
     if text is None:
