@@ -2,11 +2,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.parser import text_string_to_metric_families
+
 from empg_operator.cache import RunKey
 from empg_operator.metrics import Metrics
 from empg_operator.run_metrics import PHASES, RunCollector
-from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.parser import text_string_to_metric_families
 
 KEY = RunKey("team", "demo")
 LABELS = {"namespace": "team", "name": "demo"}

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 
 import pytest
 import virtual_time
+
 from empg_operator.metrics import Metrics
 from empg_operator.queue import LONGEST_BACKOFF_SECONDS, Queue, TryLaterError
 
@@ -116,7 +118,7 @@ def test_jitter_is_half_of_the_backoff_at_most_and_the_backoff_is_bounded() -> N
                 await asyncio.sleep(1000)
 
         virtual_time.run(main())
-        return [later - earlier for earlier, later in zip(begun, begun[1:], strict=False)]
+        return [later - earlier for earlier, later in itertools.pairwise(begun)]
 
     assert waits(0.0)[:3] == pytest.approx([0.25, 0.5, 1.0])
     assert waits(1.0)[-1] == pytest.approx(LONGEST_BACKOFF_SECONDS)

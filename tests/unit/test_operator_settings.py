@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pytest
+
 from empg_operator import flags
 from empg_operator.settings import Settings
 
