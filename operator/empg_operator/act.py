@@ -48,9 +48,9 @@ class Actor:
         ApiError: the API server did not do one of them; those after it are left out.
         TryLaterError: an object of an earlier run of this name is in the way.
         """
-        strangers = self._strangers()
-        for manifest in (*plan.apply, *plan.create):
-            if (place := (manifest["kind"], manifest["metadata"]["name"])) in strangers:
+        places = {(manifest["kind"], manifest["metadata"]["name"]) for manifest in (*plan.apply, *plan.create)}
+        if places:
+            for place in sorted(places & self._strangers()):
                 await self._let_go(*place)
         applied = [await self._apply(manifest) for manifest in plan.apply]
         for manifest in plan.create:

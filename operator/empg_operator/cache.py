@@ -113,8 +113,8 @@ class Cache:
         return {(kind, name): json.loads(self._kinds[kind][key.namespace, name].body) for kind, name in members}
 
     def sizes(self) -> dict[str, int]:
-        """Number of objects by kind."""
-        return {kind: len(entries) for kind, entries in self._kinds.items()}
+        """Number of objects by kind; may be asked from another thread."""
+        return {kind: len(entries) for kind, entries in list(self._kinds.items())}
 
     def _add(self, kind: str, place: _Place, entry: _Entry) -> set[RunKey]:
         self._kinds[kind][place] = entry
