@@ -4,78 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
+import operator_bench
 import pytest
+from operator_bench import Bench, child, pod
 from run_documents import run
 from run_view import RunView
 from waiting import eventually
 
 from empg_operator import names
-from empg_operator.api import Api
-from empg_operator.cache import Cache, RunKey
-from empg_operator.connection import Connection
+from empg_operator.cache import RunKey
 from empg_operator.decision import Event, Observed, Plan, Reference
-from empg_operator.events import Recorder
-from empg_operator.kinds import LISTED, RUN, WATCHED
-from empg_operator.metrics import Metrics
 from empg_operator.queue import TryLaterError
-from empg_operator.reconcile import DIAGNOSIS_SECONDS, REFUSAL_SECONDS, SETTLE_SECONDS, Reconciler
-from empg_operator.run_metrics import RunCollector
-from empg_operator.settings import Settings
+from empg_operator.reconcile import DIAGNOSIS_SECONDS, REFUSAL_SECONDS, SETTLE_SECONDS
 from hack.controlplane.access import Access
 from hack.rest import Rest
-
-Planner = Callable[[Observed], Plan]
-
-
-class Clock:
-    now = 1_800_000_000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-@dataclass
-class Bench:
-    """A reconciler, and what is around it."""
-
-    api: Api
-    cache: Cache
-    metrics: Metrics
-    clock: Clock
-    key: RunKey
-    woken: list[RunKey]
-    """Other runs that were to be looked at."""
-
-    async def observe(self) -> None:
-        """Take everything of the namespace into the cache."""
-        for kind in (*WATCHED, *LISTED):
-            listed, taken = set(), 0
-            async for items, version in self.api.chunks(kind, self.key.namespace):
-                taken = version
-                for item in items:
-                    listed.add((item["metadata"]["namespace"], item["metadata"]["name"]))
-                    self.cache.put(item)
-            self.cache.retain(kind.name, self.key.namespace, listed, taken)
-
-    def reconciler(self, plan: Planner) -> Reconciler:
-        recorder = Recorder(self.api, self.clock)
-        planner = lambda observed, settings, now: plan(observed)  # noqa: E731
-        shown = RunCollector()
-        return Reconciler(planner, self.cache, self.api, Settings(), recorder, shown, self.clock, self.woken.append)
-
-    def requests(self, verb: str) -> float:
-        """Requests of this kind so far, whatever became of them."""
-        return sum(
-            sample.value
-            for family in self.metrics.registry.collect()
-            for sample in family.samples
-            if sample.name == "empg_operator_api_requests_total" and sample.labels["verb"] == verb
-        )
 
 
 @pytest.fixture
@@ -85,51 +31,8 @@ def demo(empgruns: Access, namespace: str) -> RunView:
 
 @pytest.fixture
 def on_bench(empgruns: Access, namespace: str, demo: RunView) -> Callable[[Callable[[Bench], Awaitable[None]]], None]:
-    @asynccontextmanager
-    async def bench() -> AsyncIterator[Bench]:
-        connection = await Connection.load(empgruns.kubeconfig)
-        metrics = Metrics()
-        async with connection.session() as session:
-            api = Api(session, connection.server, metrics)
-            found = Bench(api, Cache(), metrics, Clock(), RunKey(namespace, "demo"), [])
-            await found.observe()
-            yield found
-
-    def within(work: Callable[[Bench], Awaitable[None]]) -> None:
-        async def main() -> None:
-            async with bench() as found, asyncio.timeout(60):
-                await work(found)
-
-        asyncio.run(main())
-
-    return within
-
-
-def child(observed: Observed, kind: str, name: str, **parts: Any) -> dict[str, Any]:
-    """A child of the run, for server-side apply."""
-    about = observed.run["metadata"]
-    owner = {"apiVersion": RUN.api_version, "kind": RUN.name, "name": about["name"], "uid": about["uid"]}
-    return {
-        "apiVersion": {"ConfigMap": "v1", "Deployment": "apps/v1", "Job": "batch/v1"}[kind],
-        "kind": kind,
-        "metadata": {
-            "namespace": about["namespace"],
-            "name": name,
-            "labels": names.labels(about["name"]),
-            "ownerReferences": [{**owner, "controller": True}],
-        },
-        **parts,
-    }
-
-
-def pod(observed: Observed, **container: Any) -> dict[str, Any]:
-    about = observed.run["metadata"]
-    return {
-        "apiVersion": "v1",
-        "kind": "Pod",
-        "metadata": {"namespace": about["namespace"], "generateName": "try-"},
-        "spec": {"containers": [{"name": "it", "image": "example/it", **container}]},
-    }
+    """Does something with a bench for the run `demo`."""
+    return partial(operator_bench.on_bench, empgruns.kubeconfig, RunKey(namespace, "demo"))
 
 
 def test_what_the_api_server_spells_in_another_way_is_applied_once(on_bench: Any) -> None:
