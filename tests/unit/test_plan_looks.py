@@ -83,7 +83,8 @@ def test_samplers_that_do_not_come(ready: int, desired: int, since: float, expec
     [
         ({"failed": "x"}, None, True),
         ({"failed": "x"}, 6, True),
-        ({"failed": "x"}, 5, False),
+        ({"failed": "x"}, 5, True),
+        ({"failed": "x"}, 0, False),
         ({"rule": 0}, None, True),
         ({"rule": 1}, None, True),
         ({"rule": 2}, None, False),
@@ -101,6 +102,13 @@ def crashed(message: str, attempt: int = 1) -> Any:
     state = {"terminated": {"exitCode": 1, "reason": "Error", "message": message}}
     ended["status"]["containerStatuses"] = [{"name": "learner", "state": state}]
     return ended
+
+
+@pytest.mark.parametrize(("attempt", "now"), [(1, True), (2, False)])
+def test_a_look_at_the_attempt_before_explains_nothing(attempt: int, now: bool) -> None:
+    seen = diagnosis(crashed("x", attempt), taken=NOW - 2)
+    status = {"attempt": 2, "judgedAttempt": 1}
+    assert asked(job(2, failed="x"), status=status, diagnosis=seen) == Look(now)
 
 
 def test_the_last_words_are_those_of_the_attempt_that_failed() -> None:

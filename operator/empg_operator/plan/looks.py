@@ -15,7 +15,7 @@ GRACE_SECONDS = 20.0
 LOOK_SECONDS = 60.0
 """A look so old is renewed while pods are missing."""
 END_SECONDS = 5.0
-"""A look so old may be from before the end that it is to explain."""
+"""A look so old may be from before the end that it is to explain; so is a newer one that does not show it."""
 
 _EXPLAINED = ("Crashed", "InvalidSpec", "Diverged")
 
@@ -30,8 +30,9 @@ class Look:
 
 def look(situation: Situation, tally: Tally, turn: Turn, clock: Clock, desired: int) -> Look:
     """Look when an attempt failed, and while a child that is wanted has no ready pod."""
-    if any(judged.end in _EXPLAINED for judged in tally.ends):
-        return Look(now=situation.look(END_SECONDS) is None)
+    if failed := _failed(tally):
+        taken = situation.look(END_SECONDS)
+        return Look(now=taken is None or (taken.taken < situation.now and ending(taken, "learner", failed) is None))
     since = soonest(_learner_wanted(situation, clock), _samplers_wanted(situation, turn, clock, desired))
     if since is None:
         return Look(now=False)
@@ -44,9 +45,13 @@ def look(situation: Situation, tally: Tally, turn: Turn, clock: Clock, desired: 
 
 def last_words(situation: Situation, tally: Tally) -> Cause | None:
     """How the container of the newest attempt that failed ended, as far as a look shows it."""
-    failed = [judged.attempt for judged in tally.ends if judged.end in _EXPLAINED]
-    taken = situation.look(LOOK_SECONDS)
-    return ending(taken, "learner", failed[-1]) if failed and taken is not None else None
+    failed, taken = _failed(tally), situation.look(LOOK_SECONDS)
+    return ending(taken, "learner", failed) if failed and taken is not None else None
+
+
+def _failed(tally: Tally) -> int | None:
+    """The newest attempt whose end wants to be explained."""
+    return max((judged.attempt for judged in tally.ends if judged.end in _EXPLAINED), default=None)
 
 
 def _learner_wanted(situation: Situation, clock: Clock) -> float | None:
