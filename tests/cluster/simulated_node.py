@@ -195,11 +195,11 @@ class SimulatedNode:
     def _renew(self) -> None:
         """Heartbeats, without which the node's pods are evicted."""
         leases = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases"
-        spec = {"holderIdentity": self.name, "leaseDurationSeconds": 40}
+        # From the first on with a time: after a lease without one the node controller takes no notice of the next ones.
+        spec = {"holderIdentity": self.name, "leaseDurationSeconds": 40, "renewTime": _precise_now()}
         self._rest.create(leases, {"metadata": {"name": self.name}, "spec": spec})
         while not self._stopping.wait(LEASE_SECONDS):
-            now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-            self._rest.patch(f"{leases}/{self.name}", {"spec": {"renewTime": now}})
+            self._rest.patch(f"{leases}/{self.name}", {"spec": {"renewTime": _precise_now()}})
         self._rest.delete(f"{leases}/{self.name}")
 
     def _guard(self, work: Callable[[], None]) -> None:
@@ -232,6 +232,11 @@ class SimulatedNode:
                 "nodeInfo": {},
             },
         }
+
+
+def _precise_now() -> str:
+    """Now, as leases have it."""
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
 def _leaving(pod: Pod) -> bool:
