@@ -31,7 +31,9 @@ try:
     with urllib.request.urlopen(request, timeout=5, context=trust) as answer:
         served = {resource["name"] for resource in json.load(answer)["resources"]}
 except urllib.error.HTTPError as error:
-    sys.exit(f"the API server does not serve empg.dev/v1alpha1: {error}; set crds.enabled=true or apply manifests/crd.yaml")
+    sys.exit(
+        f"the API server does not serve empg.dev/v1alpha1: {error}; set crds.enabled=true or apply manifests/crd.yaml"
+    )
 missing = {"empgruns", "empgruns/status", "empgruns/scale"} - served
 if missing:
     sys.exit(f"the API server does not serve {', '.join(sorted(missing))}; apply the custom resource definition again")
