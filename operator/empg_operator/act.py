@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from empg_operator.answers import Answers, lasting
@@ -17,6 +18,16 @@ from empg_operator.queue import TryLaterError
 _OTHERS_STATUS = ("progress", "recent", "sampled")
 """Keys of a run's status that learner and samplers write."""
 _STATUS = "status"
+
+
+@dataclass(frozen=True)
+class Changed:
+    """What became of the children."""
+
+    any: bool
+    """Whether anything was written."""
+    refused: ApiError | None
+    """The first refusal of an apply, if there was one."""
 
 
 class Actor:
@@ -42,22 +53,33 @@ class Actor:
         self._answers = answers
         self._wake = wake
 
-    async def change_children(self, plan: Plan) -> bool:
-        """Apply, create and delete, in this order; whether anything was written.
+    async def change_children(self, plan: Plan) -> Changed:
+        """Apply, create and delete, in this order. A child that is refused, as a claim that can't grow, is left as it
+        is, and keeps neither the others nor the status waiting.
 
-        ApiError: the API server did not do one of them; those after it are left out.
+        ApiError: the API server was not reached, or refused what can't be left out; all after it is.
         TryLaterError: an object of an earlier run of this name is in the way.
         """
         places = {(manifest["kind"], manifest["metadata"]["name"]) for manifest in (*plan.apply, *plan.create)}
         if places:
             for place in sorted(places & self._strangers()):
                 await self._let_go(*place)
-        applied = [await self._apply(manifest) for manifest in plan.apply]
+        changed, refused = bool(plan.create or plan.delete), None
+        for manifest in plan.apply:
+            try:
+                changed |= await self._apply(manifest)
+            except ApiError as error:
+                await self._tell(manifest, error)
+                refused = refused or error
         for manifest in plan.create:
-            await self._create(manifest)
+            try:
+                await self._create(manifest)
+            except ApiError as error:
+                await self._tell(manifest, error)
+                raise
         for reference in plan.delete:
             await self._delete(reference)
-        return any(applied) or bool(plan.create) or bool(plan.delete)
+        return Changed(changed, refused)
 
     async def write_status(self, status: Manifest) -> Manifest | None:
         """Make this our part of the run's status, unless it is; the run as it is then, or None if it is gone."""
@@ -92,16 +114,18 @@ class Actor:
         present = self._children.get((kind, name))
         if present and self._answers.is_vain(f"{kind}/{name}", manifest, lasting(present)):
             return False
-        try:
-            answer = await self._api.apply(manifest)
-        except ApiError as error:
-            if error.is_refusal:
-                text = f"{kind} {name}: {error.message}. Change the run, or the policy or quota that refuses it."
-                await self._recorder.tell(self._run, Event("Warning", "ApplyFailed", text))
-            raise
+        answer = await self._api.apply(manifest)
         self._answers.note(f"{kind}/{name}", manifest, lasting(answer))
         self._cache.put(answer)
         return True
+
+    async def _tell(self, manifest: Manifest, error: ApiError) -> None:
+        """Tell the user what is refused and why. ApiError, the same: it is no refusal."""
+        if not error.is_refusal:
+            raise error
+        what = f"{manifest['kind']} {manifest['metadata']['name']}"
+        text = f"{what}: {error.message}. Change the run, or the policy or quota that refuses it."
+        await self._recorder.tell(self._run, Event("Warning", "ApplyFailed", text))
 
     async def _create(self, manifest: Manifest) -> None:
         kind, name = manifest["kind"], manifest["metadata"]["name"]

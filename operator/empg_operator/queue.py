@@ -25,12 +25,14 @@ _log = logging.getLogger(__name__)
 class TryLaterError(Exception):
     """Work on a key could not be finished and is to be tried again."""
 
-    def __init__(self, result: str, message: str, after: float | None = None) -> None:
+    def __init__(self, result: str, message: str, after: float | None = None, due: float | None = None) -> None:
         super().__init__(message)
         self.result = result
         """For the metrics."""
         self.after = after
         """Seconds for which the key is left alone, whatever happens to it. None: back off, but events come through."""
+        self.due = due
+        """Seconds after which something else is due, however long the backoff has become."""
 
 
 class Queue(Generic[Key]):
@@ -125,6 +127,8 @@ class Queue(Generic[Key]):
             if outcome.after is not None:
                 self._held.add(key)
                 delay = max(delay, outcome.after)
+            elif outcome.due is not None:
+                delay = min(delay, outcome.due)
             _log.warning("%s: %s; again in %.1f s", key, outcome, delay)
         else:
             self._metrics.reconciles.labels("bug").inc()

@@ -79,7 +79,7 @@ class Reconciler:
         try:
             return await self._bring(key, run)
         except ApiError as error:
-            raise TryLaterError(_result(error), str(error), error.retry_after) from error
+            raise _later(error) from error
 
     async def _bring(self, key: RunKey, run: Manifest) -> float | None:
         memory = self._memories.setdefault(key, _Memory())
@@ -96,8 +96,10 @@ class Reconciler:
         for event in plan.events:
             await self._recorder.tell(run, event)
         self._shown.show(key, run)
+        if changed.refused:
+            raise _later(changed.refused, due=plan.requeue_after) from changed.refused
         later = [plan.requeue_after] if plan.requeue_after is not None else []
-        return min([*later, SETTLE_SECONDS] if changed else later, default=None)
+        return min([*later, SETTLE_SECONDS] if changed.any else later, default=None)
 
     def _observe(self, key: RunKey, run: Manifest, memory: _Memory) -> Observed:
         now = self._clock()
@@ -145,7 +147,6 @@ class Reconciler:
         self._shown.hide(key)
 
 
-def _result(error: ApiError) -> str:
-    if error.code == CONFLICT:
-        return "conflict"
-    return "refused" if error.is_refusal else "unavailable"
+def _later(error: ApiError, due: float | None = None) -> TryLaterError:
+    result = "conflict" if error.code == CONFLICT else "refused" if error.is_refusal else "unavailable"
+    return TryLaterError(result, str(error), error.retry_after, due)

@@ -208,23 +208,29 @@ def test_a_look_takes_four_requests_at_most_and_shows_why_nothing_runs(on_bench:
     on_bench(work)
 
 
-def test_a_refused_apply_is_told_to_the_user(on_bench: Any, demo: RunView) -> None:
+def test_a_refused_apply_is_told_to_the_user_and_holds_nothing_else_up(on_bench: Any, demo: RunView) -> None:
     spec = {"replicas": -1, "selector": {"matchLabels": {"a": "b"}}, "template": {"spec": {"containers": []}}}
 
     async def work(bench: Bench) -> None:
         reconcile = bench.reconciler(
             lambda observed: Plan(
-                apply=(child(observed, "Deployment", "demo-sampler", spec=spec),), status={"phase": "Starting"}
+                apply=(
+                    child(observed, "Deployment", "demo-sampler", spec=spec),
+                    child(observed, "ConfigMap", "demo-run", data={}),
+                ),
+                status={"phase": "Starting"},
+                requeue_after=3.0,
             )
         )
         for _ in range(2):
             with pytest.raises(TryLaterError, match=r"deployments/demo-sampler: 422 Invalid") as caught:
                 await reconcile(bench.key)
-        assert caught.value.result == "refused"
+        assert (caught.value.result, caught.value.due) == ("refused", 3.0)
 
     on_bench(work)
     assert demo.events() == ["ApplyFailed"], "once, although it was tried twice"
-    assert demo.status() == {}, "nothing is said that was not done"
+    assert demo.child("ConfigMap", "demo-run")
+    assert demo.status() == {"phase": "Starting"}
 
 
 def test_objects_of_an_earlier_run_are_waited_for_and_not_taken_over(on_bench: Any, demo: RunView) -> None:

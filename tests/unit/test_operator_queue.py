@@ -124,6 +124,22 @@ def test_jitter_is_half_of_the_backoff_at_most_and_the_backoff_is_bounded() -> N
     assert waits(1.0)[-1] == pytest.approx(LONGEST_BACKOFF_SECONDS)
 
 
+def test_what_is_due_does_not_wait_for_the_backoff() -> None:
+    begun: list[float] = []
+
+    async def work(key: str) -> None:
+        begun.append(_now())
+        raise TryLaterError("refused", "no", due=3.0)
+
+    async def main() -> None:
+        async with _running(work) as queue:
+            queue.add("a")
+            await asyncio.sleep(14)
+
+    virtual_time.run(main())
+    assert begun == [0, 0.5, 1.5, 3.5, 6.5, 9.5, 12.5]
+
+
 def test_a_key_the_server_wants_left_alone_is_not_woken_by_events() -> None:
     begun: list[float] = []
 
