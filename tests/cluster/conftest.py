@@ -8,21 +8,23 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
 from operator_process import OperatorProcess
 from simulated_node import SimulatedNode
+from stage import Stage
 from waiting import eventually
 
 from hack import tools
 from hack.controlplane import plane
 from hack.controlplane.access import Access, CommandError
+from hack.rest import Rest
 from hack.volumes import LocalVolumes
 
 ACCOUNT_SECONDS = 30.0
-SERVED_SECONDS = 30
+SERVED_SECONDS = 60.0
 DEFINITION = Path(__file__).parents[2] / "manifests" / "crd.yaml"
 
 
@@ -52,6 +54,12 @@ def control_plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Access]:
 @pytest.fixture
 def namespace(control_plane: Access) -> Iterator[str]:
     """A namespace of this test alone, in which pods can be created; it goes in the background afterwards."""
+    with _namespace(control_plane) as name:
+        yield name
+
+
+@contextmanager
+def _namespace(control_plane: Access) -> Iterator[str]:
     name = f"test-{uuid.uuid4().hex[:8]}"
     control_plane.kubectl("create", "namespace", name)
     deadline = time.monotonic() + ACCOUNT_SECONDS
@@ -92,8 +100,8 @@ def _installed(program: str) -> Path:
 def empgruns(control_plane: Access) -> Access:
     """The control plane once it serves EMPGRuns, by the committed definition."""
     control_plane.kubectl("apply", "--server-side", "--force-conflicts", "-f", str(DEFINITION))
-    control_plane.kubectl("wait", "--for=condition=Established", f"--timeout={SERVED_SECONDS}s", "-f", str(DEFINITION))
-    eventually(lambda: _serves(control_plane, "empgruns"), "API of EMPGRuns")
+    # Not `kubectl wait`, which fails on a definition that has no conditions yet.
+    eventually(lambda: _serves(control_plane, "empgruns"), "API of EMPGRuns", SERVED_SECONDS)
     return control_plane
 
 
@@ -104,6 +112,20 @@ def operator(empgruns: Access, namespace: str, tmp_path: Path) -> Iterator[Opera
     with closing(process):
         process.start()
         yield process
+
+
+@pytest.fixture(scope="module")
+def stage(empgruns: Access, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+    """A namespace, a node and an operator for all tests of a module, which make runs of different names there.
+
+    Such a module can't use `node` or `operator` too: pods would run on either node.
+    """
+    log = tmp_path_factory.mktemp("stage") / "operator.log"
+    with _namespace(empgruns) as name, SimulatedNode(empgruns.kubeconfig, f"node-of-{name}", pods="500") as node:
+        process = OperatorProcess(empgruns.kubeconfig, log, f"--namespaces={name}", "--resync-seconds=5")
+        with closing(process):
+            process.start()
+            yield Stage(empgruns, name, node, process, Rest(empgruns.kubeconfig, "test"))
 
 
 def _serves(control_plane: Access, resource: str) -> bool:

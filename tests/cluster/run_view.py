@@ -29,14 +29,15 @@ _ABSENT = 404
 class RunView:
     """A run that was created in a namespace."""
 
-    def __init__(self, rest: Rest, namespace: str, document: Document) -> None:
-        """Creates it, and a volume that its claim is bound to."""
+    def __init__(self, rest: Rest, namespace: str, document: Document, *, volume: bool = True) -> None:
+        """Creates it, and a volume that its claim is bound to, unless told otherwise."""
         self.rest = rest
         self._namespace = namespace
         self._runs = Runs(rest, namespace)
-        volume = _volume(namespace, f"{document['metadata']['name']}-data")
-        path = f"/api/v1/persistentvolumes/{volume['metadata']['name']}"
-        rest.patch(path, volume, "apply", fieldManager="test", force="true")
+        if volume:
+            made = _volume(namespace, document)
+            path = f"/api/v1/persistentvolumes/{made['metadata']['name']}"
+            rest.patch(path, made, "apply", fieldManager="test", force="true")
         self.created = self._runs.create(document)
         self.name: str = self.created["metadata"]["name"]
         self.learner_pods = f"empg.dev/run={self.name},empg.dev/role=learner"
@@ -58,9 +59,23 @@ class RunView:
         found = [one for one in self.status().get("conditions", ()) if one["type"] == kind]
         return found[0] if found else {}
 
+    def until_reason(self, kind: str, reason: str, seconds: float = 30.0) -> Mapping[str, str]:
+        """Wait for a condition to have a reason; the condition then."""
+
+        def look() -> Mapping[str, str] | None:
+            found = self.condition(kind)
+            return found if found.get("reason") == reason else None
+
+        return eventually(look, f"condition {kind} of {self.name} with reason {reason}", seconds)
+
     def until_phase(self, phase: str, seconds: float = 30.0) -> Mapping[str, Any]:
         """Wait for a phase; the status then."""
         return self._until(lambda status: status.get("phase") == phase, f"phase {phase}", seconds)
+
+    def until_attempt(self, attempt: int, seconds: float = 60.0) -> Document:
+        """Wait for the Job of an attempt; the Job."""
+        name = f"{self.name}-learner-{attempt}"
+        return eventually(lambda: self.child("Job", name), f"Job {name}", seconds)
 
     def until_condition(self, kind: str, status: str, seconds: float = 30.0) -> Mapping[str, str]:
         """Wait for a condition to have a status; the condition then."""
@@ -75,11 +90,15 @@ class RunView:
         """Merge this into its spec."""
         self.rest.patch(self._path, {"spec": spec})
 
-    def report(self, **progress: Any) -> None:
+    def report(self, recent: list[Document] | None = None, **progress: Any) -> None:
         """Say as its learner how far it is."""
         complete = {"attempt": 1, "iteration": 0, "iterations": 3, "phase": "sampling", **progress}
-        body = {"progress": {**complete, "updated": "2026-01-01T00:00:00Z"}}
-        self._runs.apply_status(self.created, body, "empg-learner")
+        body: Document = {"progress": {**complete, "updated": "2026-01-01T00:00:00Z"}}
+        self._runs.apply_status(self.created, body | ({"recent": recent} if recent else {}), "empg-learner")
+
+    def report_sampled(self, attempt: int) -> None:
+        """Say as a sampler under `Alternate` that all units of an attempt are there."""
+        self._runs.apply_status(self.created, {"sampled": attempt}, "empg-sampler")
 
     def child(self, kind: str, name: str) -> Document | None:
         """A child, if it exists."""
@@ -103,6 +122,12 @@ class RunView:
         """Reasons of its events, oldest first."""
         found = self.rest.get(self._collection("Event"), fieldSelector=f"involvedObject.name={self.name}")["items"]
         return [event["reason"] for event in sorted(found, key=lambda event: event["metadata"]["resourceVersion"])]
+
+    def told(self, reason: str) -> list[str]:
+        """Messages of its events with this reason."""
+        selector = f"involvedObject.name={self.name},reason={reason}"
+        found = self.rest.get(self._collection("Event"), fieldSelector=selector)["items"]
+        return [event["message"] for event in found]
 
     def patch_child(self, kind: str, name: str, change: Document) -> Document:
         """Merge a change into a child, as any user may; the child then."""
@@ -131,7 +156,8 @@ class RunView:
         return eventually(look, f"{what} of {self.name}", seconds)
 
 
-def _volume(namespace: str, claim: str) -> Document:
+def _volume(namespace: str, run: Document) -> Document:
+    claim = f"{run['metadata']['name']}-data"
     return {
         "apiVersion": "v1",
         "kind": "PersistentVolume",
@@ -141,5 +167,6 @@ def _volume(namespace: str, claim: str) -> Document:
             "accessModes": ["ReadWriteMany", "ReadWriteOnce"],
             "claimRef": {"namespace": namespace, "name": claim},
             "hostPath": {"path": "/nowhere"},
+            "storageClassName": run["spec"].get("storage", {}).get("storageClassName", ""),
         },
     }
