@@ -166,9 +166,8 @@ def test_an_upgrade_ends_the_old_operator_first_unless_they_elect_one(control_pl
 
 
 def test_the_notes_show_a_run_that_is_valid(control_plane: Access) -> None:
-    said = control_plane.helm(
-        "install", "rel", str(CHART), "--dry-run=client", "--set", "watchNamespaces={team-a}", "--namespace", "ops"
-    )
+    options = ("--dry-run=client", "--take-ownership", "--set", "watchNamespaces={team-a}", "--namespace", "ops")
+    said = control_plane.helm("install", "rel", str(CHART), *options)
     notes = said.partition("\nNOTES:\n")[2]
     assert "kubectl rollout status deployment/rel-empg --namespace ops" in notes
     assert "kubectl apply --namespace team-a -f - <<EOF" in notes
