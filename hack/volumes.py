@@ -1,7 +1,7 @@
 """Volumes of the storage class ``local``: a directory for each claim, which all nodes of this machine see.
 
-``python -m hack.volumes KUBECONFIG DIRECTORY`` provides them until it is ended. Claims may be shared by many pods and
-may grow; a volume goes with its claim.
+``python -m hack.volumes KUBECONFIG DIRECTORY`` provides them until it is ended, also to claims that name no class.
+Claims may be shared by many pods and may grow; a volume goes with its claim.
 """
 
 from __future__ import annotations
@@ -28,10 +28,11 @@ class LocalVolumes:
         self._directory = directory
         self._watch = Watch()
 
-    def create_class(self) -> None:
-        """Create the storage class unless it is there."""
+    def create_class(self, default: bool = False) -> None:
+        """Create the storage class unless it is there; `default` for claims that name none."""
+        marks = {"storageclass.kubernetes.io/is-default-class": str(default).lower()}
         about = {
-            "metadata": {"name": CLASS},
+            "metadata": {"name": CLASS, "annotations": marks},
             "provisioner": "empg.dev/local",
             "allowVolumeExpansion": True,
             "volumeBindingMode": "Immediate",
@@ -103,5 +104,5 @@ def _name(claim: Mapping[str, Any]) -> str:
 
 if __name__ == "__main__":
     volumes = LocalVolumes(Path(sys.argv[1]), Path(sys.argv[2]).resolve())
-    volumes.create_class()
+    volumes.create_class(default=True)
     volumes.serve()
