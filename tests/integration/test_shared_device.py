@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 
 from empg.api.load import load_run
-from empg.local.prepare import prepare_directory, write_manifest
+from empg.local.prepare import write_manifest
 from empg.rundir.final import read_final
 from empg.rundir.heartbeat import read_records
+from empg.rundir.prepare import prepare_directory
 from empg.rundir.progress import read_progress
 from empg.store.posix import PosixStore
 

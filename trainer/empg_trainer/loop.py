@@ -13,10 +13,10 @@ from pathlib import Path
 import torch
 
 from empg.api.run import RunSpec
-from empg.local.prepare import prepare_directory
 from empg.rundir import keys
 from empg.rundir.group import newest_policy, states
 from empg.rundir.owner import LearnerOwner
+from empg.rundir.prepare import prepare_directory
 from empg.rundir.probe import probe
 from empg.store.base import Store
 from empg.tasks.snapshot import open_task

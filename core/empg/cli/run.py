@@ -15,12 +15,13 @@ from empg.api.load import InvalidManifest, load_run
 from empg.api.run import EMPGRun
 from empg.exit_codes import OK, SPEC
 from empg.local.curves import draw
-from empg.local.prepare import AlreadyRunning, exclusive, prepare_directory, write_manifest
+from empg.local.prepare import AlreadyRunning, exclusive, write_manifest
 from empg.local.progress import LiveView, PlainView, View
 from empg.local.restarts import BUDGET
 from empg.local.supervisor import Supervisor
 from empg.local.watch import Watch
 from empg.rundir.identity import ForeignRun
+from empg.rundir.prepare import prepare_directory
 from empg.store.base import Store
 from empg.store.posix import PosixStore
 

@@ -1,20 +1,16 @@
-"""Prepare a local run directory: identity, lock and the manifest that the learner reads."""
+"""A local run directory: its lock, and the manifest that the learner reads."""
 
 from __future__ import annotations
 
 import fcntl
 import json
 import os
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from empg.api.run import EMPGRun, immutable_difference, spec_digest
-from empg.rundir import keys
-from empg.rundir.identity import ForeignRun, Identity, prepare, read_identity
-from empg.rundir.specs import immutable_edit
-from empg.store.base import KeyMissing, Store
+from empg.api.run import EMPGRun, immutable_difference
+from empg.store.base import Store
 
 
 class AlreadyRunning(ValueError):
@@ -39,25 +35,6 @@ def exclusive(root: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
-
-
-def prepare_directory(store: Store, run: EMPGRun) -> Identity:
-    """Claim a new directory for the run, or recognise the run's own; ForeignRun when it belongs to another."""
-    try:
-        found = read_identity(store)
-    except KeyMissing:
-        found = None
-    # A local run has no UID of its own: the directory knows who it is.
-    uid = run.metadata.uid or (found.uid if found else str(uuid.uuid4()))
-    identity = Identity(uid=uid, name=run.metadata.name, spec_digest=spec_digest(run.spec))
-    if found and (found.uid, found.name) == (identity.uid, identity.name) and not run.spec.storage.adopt:
-        field = immutable_edit(store, run.spec)
-        if field:
-            raise ForeignRun(
-                f"{keys.RUN}: {field} is immutable and was changed since run {found.name!r} started here; change it "
-                "back, use another directory, or set storage.adopt: true to continue what is there"
-            )
-    return prepare(store, identity, adopt=run.spec.storage.adopt)
 
 
 def write_manifest(store: Store, run: EMPGRun) -> None:
