@@ -85,15 +85,21 @@ def cluster(runs: int) -> Iterator[Cluster]:
         simulated.add_nodes(started, runs * PODS_PER_RUN // PODS_PER_NODE + 2)
         kubectl = [str(tools.path("kubectl")), f"--kubeconfig={started.kubeconfig}"]
         subprocess.run([*kubectl, "create", "-f", str(ROOT / "manifests/crd.yaml")], check=True, capture_output=True)
-        subprocess.run(
-            [*kubectl, "wait", "--for=condition=Established", "crd/empgruns.empg.dev", "--timeout=30s"],
-            check=True,
-            capture_output=True,
-        )
+        # Not `kubectl wait`, which fails on a definition that has no conditions yet.
+        until_ready(lambda: subprocess.run([*kubectl, "get", "empgruns"], capture_output=True).returncode == 0)
         yield Cluster(directory, started.kubeconfig, started.audit_log, Rest(started.kubeconfig, "benchmark"))
     finally:
         started.close()
         shutil.rmtree(directory)
+
+
+def until_ready(ready: Callable[[], bool]) -> None:
+    """Wait until it is."""
+    deadline = time.monotonic() + READY_SECONDS
+    while not ready():
+        if time.monotonic() > deadline:
+            raise SystemExit("the API of EMPGRuns is not served")
+        time.sleep(0.2)
 
 
 def measure(there: Cluster, runs: int, seconds: float) -> dict[str, float]:
@@ -142,10 +148,10 @@ def measure(there: Cluster, runs: int, seconds: float) -> dict[str, float]:
 
 
 @contextmanager
-def operator(there: Cluster) -> Iterator[tuple[Callable[[], Samples], int]]:
+def operator(there: Cluster, *flags: str) -> Iterator[tuple[Callable[[], Samples], int]]:
     """The operator as a process: how to read its metrics, and its process id."""
     port = free_port()
-    command = [sys.executable, "-m", "empg_operator.main", "--kubeconfig", str(there.kubeconfig)]
+    command = [sys.executable, "-m", "empg_operator.main", "--kubeconfig", str(there.kubeconfig), *flags]
     with (there.directory / "operator.log").open("ab") as log:
         process = subprocess.Popen([*command, "--metrics-port", str(port)], stdout=log, stderr=log)
 
