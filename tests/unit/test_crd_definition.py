@@ -26,7 +26,8 @@ ALLOWED = {
     "number": COMMON | NUMBER,
     "boolean": COMMON,
     "array": COMMON | {"items", "maxItems", "x-kubernetes-list-type", "x-kubernetes-list-map-keys"},
-    "object": COMMON | {"properties", "required", "maxProperties", "x-kubernetes-preserve-unknown-fields"},
+    "object": COMMON
+    | {"x-kubernetes-map-type", "properties", "required", "maxProperties", "x-kubernetes-preserve-unknown-fields"},
     None: COMMON | {"x-kubernetes-int-or-string", "maxLength"},
 }
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from empg.api.base import Spec
 
@@ -30,6 +30,13 @@ Name = Annotated[str, Field(max_length=253)]
 Path = Annotated[str, Field(max_length=4096)]
 
 
+class Whole(Spec):
+    """An object that one writer says anew as a whole, so that the API server keeps no record of who wrote which part
+    of it: such records would take as much room as what they are about."""
+
+    model_config = ConfigDict(json_schema_extra={"x-kubernetes-map-type": "atomic"})
+
+
 class Condition(Spec):
     """One statement about the run, as Kubernetes' API conventions have it."""
 
@@ -45,7 +52,7 @@ class Condition(Spec):
     """Generation of the spec that this was said of."""
 
 
-class SamplerCount(Spec):
+class SamplerCount(Whole):
     """Sampler pods."""
 
     desired: int = 0
@@ -60,7 +67,7 @@ class SamplerCount(Spec):
     """When they were counted; a rollout of many pods is not written down pod by pod."""
 
 
-class Clock(Spec):
+class Clock(Whole):
     """What the run waits for, and since when by the operator's clock; deadlines are measured by it."""
 
     waiting_for: Literal["pods", "sampling", "learning", "nothing"]
@@ -68,7 +75,7 @@ class Clock(Spec):
     since: Time
 
 
-class Storage(Spec):
+class Storage(Whole):
     """Where the run directory is."""
 
     claim_name: Name
@@ -76,7 +83,7 @@ class Storage(Spec):
     """Directory below the root of the claim."""
 
 
-class Lineage(Spec):
+class Lineage(Whole):
     """The run whose policy this run started from."""
 
     run: Name
@@ -86,7 +93,7 @@ class Lineage(Spec):
     policy: int | None = None
 
 
-class Revisions(Spec):
+class Revisions(Whole):
     """Frozen pod templates in use, by the names of their ControllerRevisions."""
 
     sampler: Name = ""
@@ -100,7 +107,7 @@ class PolicyCount(Spec):
     samplers: int
 
 
-class Progress(Spec):
+class Progress(Whole):
     """How far the learner is. Written by the learner alone, under the field manager `empg-learner`."""
 
     attempt: int
