@@ -91,13 +91,15 @@ def _course(situation: Situation, so_far: Tally, *, running: bool) -> Course:
     wanted = replicas(situation, whose, stopped=not running, released=held.release)
     rolled = roll(situation, wanted)
     again = situation.now + pause(situation.uid, situation.attempt) if held.release else None
+    # Its Job is deleted now; who resumes the run at once need not wait until it is clear what became of it.
+    given_up = situation.live is not None and (held.release or situation.spec.suspend)
     return Course(
         over=False,
         outcome=None,
         reopened=False,
         running=running,
         tally=so_far,
-        judged=situation.attempt if held.release and situation.live else so_far.judged,
+        judged=situation.attempt if given_up else so_far.judged,
         not_before=max((each for each in (so_far.not_before, again) if each is not None), default=None),
         last_words=None,
         turn=whose,
