@@ -172,7 +172,7 @@ def test_the_last_report_is_tried_until_the_deadline_and_no_longer(server):
         time.sleep(0.1)
         before = time.monotonic()
         slow.close(0.5)
-        assert time.monotonic() - before < 2
+        assert time.monotonic() - before < 10
 
 
 @pytest.mark.parametrize(("seconds", "writes"), [(30, 2), (300, 3), (1200, 4), (3600, 5)])
