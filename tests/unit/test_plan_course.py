@@ -111,6 +111,16 @@ def test_a_crash_is_charged_explained_and_waited_for() -> None:
     assert steps.jobs() == [names.learner_job(NAME, n) for n in (2, 3)], "of ended Jobs the newest one is kept"
 
 
+def test_a_run_that_is_resumed_at_once_does_not_wait_for_the_job_that_it_gave_up() -> None:
+    steps = running()
+    steps.edit({"suspend": True})
+    steps.step()
+    assert steps.jobs() == []
+    steps.edit({"suspend": False})
+    steps.step()
+    assert (steps.jobs(), steps.status()["restarts"]) == ([names.learner_job(NAME, 2)], 0)
+
+
 def test_suspension_gives_all_back_and_costs_nothing() -> None:
     steps = running()
     steps.edit({"suspend": True})
