@@ -39,7 +39,7 @@ def run(spec: Mapping[str, Any] | None = None, status: Mapping[str, Any] | None 
     """A run as the API server has it."""
     about = {"name": NAME, "namespace": "team", "uid": "uid-1", "generation": 1, "resourceVersion": "1", **metadata}
     document = {"apiVersion": "empg.dev/v1alpha1", "kind": "EMPGRun", "metadata": about}
-    return document | {"spec": merged(SPEC, spec or {})} | ({"status": dict(status)} if status else {})
+    return document | {"spec": copy.deepcopy(merged(SPEC, spec or {}))} | ({"status": dict(status)} if status else {})
 
 
 def job(

@@ -10,31 +10,9 @@ from empg_operator.plan import plan
 
 KEYS = st.sampled_from(
     [
-        "spec",
-        "metadata",
-        "labels",
-        "annotations",
-        "containers",
-        "initContainers",
-        "volumes",
-        "name",
-        "image",
-        "env",
-        "resources",
-        "limits",
-        "cpu",
-        "tolerations",
-        "affinity",
-        "$patch",
-        "$retainKeys",
-        "args",
-        "ports",
-        "volumeMounts",
-        "securityContext",
-        "hostNetwork",
-        "restartPolicy",
-        "mountPath",
-        "value",
+        *("spec", "metadata", "labels", "annotations", "name", "value", "affinity", "tolerations", "securityContext"),
+        *("containers", "initContainers", "image", "env", "args", "ports", "resources", "limits", "cpu"),
+        *("volumes", "volumeMounts", "mountPath", "hostNetwork", "restartPolicy", "$patch", "$retainKeys"),
     ]
 )
 SCALARS = (

@@ -77,11 +77,11 @@ def tally(situation: Situation, *, over: bool) -> Tally:
         not_before=moment(status.next_attempt_time),
     )
     jobs = {job.attempt: job for job in situation.jobs}
-    for attempt in sorted({*jobs, situation.attempt}):
-        job = jobs.get(attempt)
+    for attempt in sorted({*jobs, status.attempt, situation.attempt}):
+        job, newest = jobs.get(attempt), attempt == situation.attempt
         if attempt <= status.judged_attempt:
             continue
-        if job is not None and job.live and attempt == situation.attempt:
+        if job is not None and job.live and newest:
             return result
         if over:
             result = dataclasses.replace(result, judged=attempt)
@@ -92,7 +92,7 @@ def tally(situation: Situation, *, over: bool) -> Tally:
             result = dataclasses.replace(result, judged=attempt)
         else:
             started = moment(status.attempt_start_time)
-            if started is not None and situation.now < started + VANISH_SECONDS:
+            if newest and started is not None and situation.now < started + VANISH_SECONDS:
                 return dataclasses.replace(result, unseen_until=started + VANISH_SECONDS)
             result = _charge(result, situation, Judged(attempt, "Vanished", "Its Job was deleted."))
     return result
