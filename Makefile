@@ -42,7 +42,9 @@ tools: setup
 # Where the programs can't be built, the tests that need them are skipped; with CI=true they fail.
 test: lint
 	-$(BIN)/python hack/tools.py build
-	$(BIN)/python -m pytest tests
+	$(BIN)/python -m pytest tests/unit
+	@echo "Tests of many processes are tried twice: on a busy machine a wait may run out."
+	$(BIN)/python -m pytest --reruns 1 tests/integration tests/cluster
 
 # Renew the pins, without registry addresses, after an edit of the dependencies.
 COMPILE := $(BIN)/uv pip compile -q --no-header --no-annotate --no-emit-index-url --no-emit-find-links --python-version 3.11
