@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
+from typing import Any
 
 import pytest
 from pod_status import Pod
@@ -17,7 +18,7 @@ from empg_operator.plan.holding import PAUSE_SECONDS, pause
 IMPOSSIBLE = {"spec": {"containers": [{"name": "learner", "resources": {"requests": {"cpu": "5000"}}}]}}
 HOLDS = 8
 """Runs that give back what they hold; the one with the shortest pause is followed to its next attempt."""
-LATE = {
+LATE: dict[str, dict[str, Any]] = {
     "pending": {"deadlines.pendingSeconds": 2, "learner.podTemplate": IMPOSSIBLE},
     "sampling": {"deadlines.samplingSeconds": 2},
     "learning": {"deadlines.learningSeconds": 2},
