@@ -7,7 +7,8 @@ import time
 from pathlib import Path
 
 import pytest
-from cluster_runs import UID, ClusterRun, ended, until
+from cluster_runs import UID, ClusterRun
+from learner_runs import until
 from scripted_sampler import ScriptedSampler
 from status_server import StatusServer
 
@@ -54,7 +55,7 @@ def test_turns_lead_to_the_very_weights_of_a_run_at_once(tmp_path, processes):
     with StatusServer(tmp_path / "api", UID) as api:
         for attempt in range(1, 6):
             learner = run.learner("--alternate", "--report", "--attempt", str(attempt), **api.environment())
-            code, said = ended(learner)
+            code, said = learner.ended()
             if code == OK:
                 break
             assert code == WAITING, said
@@ -83,13 +84,13 @@ def test_a_unit_that_a_deleted_sampler_holds_is_judged_before_the_learner_leaves
         evaluation={"prompts": 0},
         guards={"maxVoidShare": 0.5},
     )
-    assert ended(run.learner("--alternate"))[0] == WAITING
+    assert run.learner("--alternate").ended()[0] == WAITING
     (plan,) = read_plans(run.store, "rollout", 0)
     write_record(run.store, SamplerRecord(id="gone", incarnation="i", counter=0, progress=0, policy=0))
     assert claim(run.store, plan, plan.units[0].name, 0, "gone", "i", 0)
     with ScriptedSampler(run.store):
         until(lambda: planned_units(run.store) == (2, 1))
-    code, said = ended(run.learner("--alternate"))
+    code, said = run.learner("--alternate").ended()
     assert code == WAITING, said
     assert policies(run.store) == [0, 1]
     assert read_metrics(run.store)[0]["void_units"] == 1

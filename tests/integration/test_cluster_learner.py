@@ -2,11 +2,13 @@
 
 import os
 import shutil
-import signal
+import subprocess
+import sys
 import time
 
 import pytest
-from cluster_runs import UID, ClusterRun, ended, free_port, until
+from cluster_runs import UID, ClusterRun
+from learner_runs import ENVIRONMENT, free_port, until
 from scripted_sampler import ScriptedSampler
 from status_server import StatusServer
 
@@ -56,55 +58,50 @@ def test_training_does_not_wait_for_the_api_server(tmp_path):
 
 def test_reports_without_a_place_to_go_are_a_wrong_command_line(tmp_path):
     run = ClusterRun(tmp_path)
-    code, said = ended(run.learner("--report", EMPG_NAMESPACE="team"))
+    code, said = run.learner("--report", EMPG_NAMESPACE="team").ended()
     assert code == 64
     assert "EMPG_RUN" in said
     assert "EMPG_RUN" in run.last_words.read_text()
 
 
 def test_nodes_end_and_resume_together(tmp_path):
-    run = ClusterRun(tmp_path, learner={"nodes": 2, "zeroStage": 2})
-    calm = ClusterRun(tmp_path / "calm", learner={"nodes": 2, "zeroStage": 2})
+    run = ClusterRun(tmp_path, learner={"nodes": 2, "zeroStage": 2, "deadlineSeconds": 120})
+    calm = ClusterRun(tmp_path / "calm", learner={"nodes": 2, "zeroStage": 2, "deadlineSeconds": 120})
     with ScriptedSampler(calm.store):
-        ends = [ended(node) for node in calm.nodes()]
-    assert [code for code, _ in ends] == [0, 0], ends
+        undisturbed = calm.nodes()
 
-    # Node 1 is killed while node 0 waits for samplers, in no collective operation at all.
-    first = run.nodes("--attempt", "1")
-    until(lambda: run.phase() == "sampling", *first)
-    os.killpg(first[1].pid, signal.SIGKILL)
-    killed = time.monotonic()
-    code, said = ended(first[0], seconds=150)
-    assert code not in (0, 64, 65), said
-    assert time.monotonic() - killed < 90
-    ended(first[1])
+        # Node 1 is killed while node 0 waits for samplers, in no collective operation at all.
+        first = run.nodes("--attempt", "1")
+        until(lambda: run.phase() == "sampling", *first)
+        first[1].kill()
+        killed = time.monotonic()
+        code, said = first[0].ended(seconds=150)
+        assert code not in (0, 64, 65), said
+        assert time.monotonic() - killed < 90
+
+        ends = [node.ended() for node in undisturbed]
+    assert [code for code, _ in ends] == [0, 0], ends
 
     # Node 1 is evicted.
     second = run.nodes("--attempt", "2")
-    until(lambda: run.phase() == "sampling" and read_attempt(run) == 2, *second)
+    until(lambda: run.phase(attempt=2) == "sampling", *second)
     second[1].terminate()
-    code, said = ended(second[1], seconds=20)
+    code, said = second[1].ended(seconds=20)
     assert code == 75, said
     assert run.last_words.read_text() == "asked to stop by SIGTERM"
     second[0].terminate()  # as Kubernetes does when a pod of a Job failed
-    assert ended(second[0], seconds=20)[0] == 75
+    assert second[0].ended(seconds=20)[0] == 75
 
     with ScriptedSampler(run.store):
-        ends = [ended(node) for node in run.nodes("--attempt", "3")]
+        ends = [node.ended() for node in run.nodes("--attempt", "3")]
     assert [code for code, _ in ends] == [0, 0], ends
     assert run.weights() == calm.weights()
-
-
-def read_attempt(run):
-    from empg.rundir.progress import read_progress
-
-    return read_progress(run.store).attempt
 
 
 def test_every_node_says_that_training_diverged(tmp_path):
     run = ClusterRun(tmp_path, learner={"nodes": 2})
     with ScriptedSampler(run.store, verdict=lambda *_: Verdict.TIMEOUT):
-        ends = [ended(node) for node in run.nodes()]
+        ends = [node.ended() for node in run.nodes()]
     assert [code for code, _ in ends] == [65, 65], ends
     assert "guards.maxErrorShare" in run.last_words.read_text()
     assert policies(run.store) == [0]
@@ -116,9 +113,9 @@ def test_a_node_that_waits_for_the_others_can_be_stopped(tmp_path):
     for index in "01":
         node = run.learner(JOB_COMPLETION_INDEX=index, **address)
         time.sleep(8)
-        assert node.poll() is None, node.communicate()
+        assert node.running, node.ended()
         node.terminate()
-        assert ended(node, seconds=20)[0] == 75
+        assert node.ended(seconds=20)[0] == 75
 
 
 def test_an_immutable_edit_ends_with_64_and_the_name_of_the_field(tmp_path):
@@ -127,13 +124,13 @@ def test_an_immutable_edit_ends_with_64_and_the_name_of_the_field(tmp_path):
     assert code == 0, said
     run.spec["em"] |= {"iterations": 2, "seed": 5}
     run.write()
-    code, _ = ended(run.learner())
+    code, _ = run.learner().ended()
     assert code == 64
     assert "spec.em.seed is immutable" in run.last_words.read_text()
 
     run.spec["em"]["iterations"] = 0
     run.write()
-    assert ended(run.learner())[0] == 64
+    assert run.learner().ended()[0] == 64
     assert "spec.em.iterations" in run.last_words.read_text()
 
 
@@ -149,7 +146,13 @@ def test_a_user_without_a_name_can_train(tmp_path):
     may_read = ("--inh-caps", "+dac_read_search", "--ambient-caps", "+dac_read_search")
     setpriv = ("setpriv", "--reuid", "54321", "--regid", "54321", "--clear-groups", *may_read)
     with ScriptedSampler(run.store):
-        learner = run.learner(under=setpriv, HOME=str(home), TMPDIR=str(home), **nameless)
-        code, said = ended(learner)
-    assert code == 0, said
+        learner = subprocess.run(
+            [*setpriv, sys.executable, "-m", "empg_trainer.main", *run.arguments],
+            env={**os.environ, **ENVIRONMENT, **nameless, "HOME": str(home), "TMPDIR": str(home)},
+            capture_output=True,
+            text=True,
+            timeout=240,
+            check=False,
+        )
+    assert learner.returncode == 0, learner.stderr
     assert policies(run.store) == [0, 1]

@@ -5,7 +5,7 @@ import sys
 import time
 
 import pytest
-from learner_runs import Directory, free_port
+from learner_runs import Directory, free_port, until
 from scripted_sampler import ScriptedSampler
 
 from empg.rundir.evaluations import read_results
@@ -94,7 +94,7 @@ def test_a_killed_learner_repeats_m_steps_to_the_very_weights(tmp_path, ranks):
     assert code == 0, said
     with ScriptedSampler(killed.store):
         learner = killed.start_ranks(ranks)
-        killed.until(lambda: 2 in policies(killed.store), learner)
+        until(lambda: 2 in policies(killed.store), learner)
         learner.kill()
         left = killed.weights()
         assert 2 in left
@@ -149,7 +149,7 @@ def test_ungradable_answers_end_the_run_on_every_rank(tmp_path):
 def test_sigterm_ends_with_75(tmp_path, processes):
     directory = Directory(tmp_path, learner={"processes": processes})
     learner = directory.start()
-    directory.until(directory.sampling, learner)
+    until(lambda: directory.phase() == "sampling", learner)
     before = time.monotonic()
     learner.terminate()
     assert learner.ended()[0] == 75
@@ -167,9 +167,9 @@ def test_missing_samplers_end_every_rank_with_75(tmp_path, ranks):
 def test_a_second_learner_fences_the_first(tmp_path):
     directory = Directory(tmp_path)
     first = directory.start()
-    directory.until(directory.sampling, first)
+    until(lambda: directory.phase() == "sampling", first)
     second = directory.start()
-    directory.until(lambda: directory.sampling(attempt=2), second)
+    until(lambda: directory.phase(attempt=2) == "sampling", second)
     with ScriptedSampler(directory.store):
         assert first.ended()[0] == 75
         code, said = second.ended()
@@ -221,7 +221,7 @@ def test_an_evaluation_that_nobody_makes_is_recorded_as_missing(tmp_path):
 
 def test_two_nodes_meet_and_train(undisturbed, tmp_path):
     directory = Directory(tmp_path, learner={"nodes": 2, "zeroStage": 1}, em={"iterations": 1})
-    port = str(free_port())
+    port = free_port()
     with ScriptedSampler(directory.store):
         nodes = [
             directory.start(MASTER_ADDR="127.0.0.1", MASTER_PORT=port, JOB_COMPLETION_INDEX=str(index))

@@ -6,7 +6,7 @@ import sys
 import time
 
 import pytest
-from cluster_runs import free_port
+from learner_runs import free_port
 
 pytestmark = pytest.mark.slow
 

@@ -10,7 +10,7 @@ import urllib.error
 import urllib.request
 
 import pytest
-from cluster_runs import free_port
+from learner_runs import free_port
 from sampler_runs import RUN, a_plan, a_spec, launcher, publish, until
 from status_server import StatusServer
 
