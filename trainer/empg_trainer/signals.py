@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import signal
@@ -34,15 +35,22 @@ def leave_on_sigterm(farewell: Callable[[], None] = lambda: None) -> None:
         while os.read(reading, 1)[0] != signal.SIGTERM:
             pass
         farewell()
-        ranks = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
-        for rank in ranks:
-            os.kill(int(rank), signal.SIGTERM)
-        if ranks:
-            time.sleep(SETTLE_SECONDS)  # The launcher ends this process when they have ended.
+        _end_children()
         settle()
         os._exit(exit_codes.RETRY)
 
     threading.Thread(target=wait, name="sigterm", daemon=True).start()
+
+
+def _end_children() -> None:
+    """SIGTERM to the processes that this one started; returns when they are gone, or when they had time to settle."""
+    children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+    for child in children:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(int(child), signal.SIGTERM)
+    deadline = time.monotonic() + SETTLE_SECONDS
+    while any(Path("/proc", child).exists() for child in children) and time.monotonic() < deadline:
+        time.sleep(0.05)
 
 
 def die_with_launcher() -> None:
