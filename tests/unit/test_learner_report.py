@@ -68,8 +68,9 @@ def test_samplers_are_counted_by_version_and_laggards_named():
     versions, laggards = holders(records, newest=3)
     assert [(count.policy, count.samplers) for count in versions] == [(3, 5), (2, 15)]
     assert laggards == tuple(f"s{i:02d}" for i in range(5, 13))
-    versions, _ = holders([sampler(f"s{i}", i) for i in range(40)], newest=39)
+    versions, laggards = holders([sampler(f"s{i}", 39 - i) for i in range(40)], newest=39)
     assert [count.policy for count in versions] == list(range(39, 23, -1))
+    assert laggards == tuple(f"s{i}" for i in range(39, 31, -1))
 
 
 def test_the_last_five_iterations_are_told_of():

@@ -91,14 +91,15 @@ def progress_of(
 
 
 def holders(samplers: Iterable[SamplerRecord], newest: int | None) -> tuple[tuple[PolicyCount, ...], tuple[str, ...]]:
-    """How many samplers hold each version, newest first, and who holds another than the newest one.
+    """How many samplers hold each version, newest first, and who holds another than the newest one, the oldest first.
 
     A sampler that still loads its first policy is in neither: it is starting, not staying behind.
     """
     held = {sampler.id: sampler.policy for sampler in samplers if sampler.policy is not None}
     counts = sorted(Counter(held.values()).items(), reverse=True)[:VERSIONS]
-    laggards = sorted(sampler for sampler, policy in held.items() if policy != newest)[:LAGGARDS]
-    return tuple(PolicyCount(policy=policy, samplers=count) for policy, count in counts), tuple(laggards)
+    behind = sorted((policy, sampler) for sampler, policy in held.items() if policy != newest)
+    laggards = tuple(sampler for _, sampler in behind[:LAGGARDS])
+    return tuple(PolicyCount(policy=policy, samplers=count) for policy, count in counts), laggards
 
 
 def recent(history: Mapping[int, Figures], evaluations: Mapping[int, float | None]) -> list[Iteration]:

@@ -131,7 +131,7 @@ class Progress(Whole):
     """Mean age of the sampling policy in versions."""
     sampler_versions: tuple[PolicyCount, ...] = Field((), max_length=16)
     laggards: tuple[Name, ...] = Field((), max_length=8)
-    """Samplers, by pod name, that do not hold the newest policy."""
+    """Samplers, by pod name, that do not hold the newest policy; those with the oldest one first."""
     updated: Time
     """By the learner's clock."""
 
