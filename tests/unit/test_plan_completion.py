@@ -104,6 +104,29 @@ def finished(spec: dict[str, Any]) -> Steps:
     return steps
 
 
+def test_what_follows_waits_until_an_end_or_the_going_on_is_written() -> None:
+    """Between the two the operator may die, and reports may change what it would decide anew."""
+    steps = Steps()
+    steps.settle()
+    steps.replace_job(1, ready=1)
+    steps.report(progress=progress(iteration=3, phase="done"))
+    steps.settle()
+    steps.replace_job(1, complete=True)
+    ended = steps.step()
+    steps.settle()
+    steps.edit({"em": {"iterations": 4}, "deadlines": {"pendingSeconds": 50}})
+    reopened = steps.step()
+    steps.settle()
+    steps.now += 50
+    late = steps.step()
+    for done in (ended, reopened, late):
+        assert done.status is not None
+        assert (*done.apply, *done.create, *done.delete) == ()
+        assert done.requeue_after == 0
+    steps.settle()
+    assert steps.said("Failed") == ("True", "PendingDeadlineExceeded")
+
+
 def test_all_children_but_the_claim_go_once() -> None:
     steps = finished({"ttlSecondsAfterFinished": 60})
     assert steps.settle().requeue_after == 60

@@ -18,7 +18,7 @@ from empg_operator.decision import Plan
 
 EXAMPLES = int(os.environ.get("EMPG_MACHINE_EXAMPLES", "0"))
 PROFILE = settings(
-    max_examples=EXAMPLES or 40,
+    max_examples=EXAMPLES or 15,
     stateful_step_count=60 if EXAMPLES else 40,
     derandomize=not EXAMPLES,
     # To make a failure small takes many minutes.
