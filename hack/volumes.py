@@ -49,11 +49,12 @@ class LocalVolumes:
             for change, claim in self._rest.watch("/api/v1/persistentvolumeclaims", self._watch):
                 if claim["spec"].get("storageClassName") != CLASS:
                     continue
-                if change == "DELETED":
+                phase = "Gone" if change == "DELETED" else claim["status"].get("phase")
+                if phase == "Gone":
                     self._remove(claim)
-                elif claim["status"].get("phase") == "Pending":
+                elif phase == "Pending":
                     self._provide(claim)
-                elif claim["spec"]["resources"]["requests"] != claim["status"].get("capacity"):
+                elif phase == "Bound" and claim["spec"]["resources"]["requests"] != claim["status"]["capacity"]:
                     self._grow(claim)
 
     def end(self) -> None:

@@ -139,7 +139,7 @@ def test_pods_share_a_claim_that_their_group_may_write(cluster: Access, place: s
     volume = {"name": "runs", "persistentVolumeClaim": {"claimName": "runs"}}
     template = pods(script, volumes=[volume], mounts=[{"name": "runs", "mountPath": "/runs"}])
     for log in run_job(cluster, place, template, completions=2):
-        assert "2000" in log.split("\n")[0].split()
+        assert "1000 2000" in log.splitlines()
 
 
 def test_the_root_file_system_is_read_only(cluster: Access, place: str) -> None:

@@ -56,4 +56,8 @@ def test_a_volume_grows_with_its_claim_and_goes_with_it(control_plane: Access, n
     control_plane.kubectl("delete", "persistentvolumeclaim", "runs", "-n", namespace)
     eventually(lambda: not directory.exists(), "removal of the directory")
     name = volume["metadata"]["name"]  # type: ignore[index]
-    assert name not in control_plane.kubectl("get", "persistentvolumes", "-o", "name")
+
+    def volumes() -> str:
+        return control_plane.kubectl("get", "persistentvolumes", "-o", "name")
+
+    eventually(lambda: name not in volumes(), "deletion of the volume")
