@@ -163,6 +163,13 @@ def test_jobs_that_are_deleted(children: list[Any], judged: int, stop: bool, del
     assert [each.attempt for each in obsolete(situation(*children, status=status), stop=stop)] == deleted
 
 
+def test_a_job_is_deleted_once() -> None:
+    going = {**job(1), "metadata": {**job(1)["metadata"], "deletionTimestamp": stamp(NOW)}}
+    seen = situation(going, status={"attempt": 1}, spec={"suspend": True})
+    assert obsolete(seen, stop=True) == ()
+    assert start(seen, tally(seen, over=False), None, cleared=True) is None, "it is still there"
+
+
 def test_jobs_of_other_names_are_none_of_ours() -> None:
     strange = {**job(1), "metadata": {"name": "demo-learner-x", "uid": "x"}}
     older = {**job(1), "metadata": {"name": "demo-learner-01", "uid": "y"}}

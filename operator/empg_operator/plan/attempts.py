@@ -142,7 +142,7 @@ def obsolete(situation: Situation, *, stop: bool) -> tuple[LearnerJob, ...]:
     going = [job for job in situation.jobs if job.live]
     ended = [job for job in situation.jobs if not job.live and job.attempt <= judged]
     unwanted = [job for job in going if stop or job.attempt <= judged or job.attempt < situation.attempt]
-    return (*unwanted, *ended[:-1])
+    return tuple(job for job in (*unwanted, *ended[:-1]) if not job.deleted)
 
 
 def _charge(before: Tally, situation: Situation, judged: Judged) -> Tally:

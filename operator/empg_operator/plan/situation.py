@@ -40,6 +40,8 @@ class LearnerJob:
     """Kueue keeps it in its queue."""
     ending: bool
     """Its end is certain, but some of its pods still are about to stop; what is ready says nothing any more."""
+    deleted: bool
+    """It is to go, and does when its finalizers let it."""
     ended: Ended | None
 
     @property
@@ -197,10 +199,11 @@ def _job(attempt: int, manifest: Manifest) -> LearnerJob:
         attempt=attempt,
         name=manifest["metadata"]["name"],
         uid=manifest["metadata"].get("uid"),
-        pods=spec.get("parallelism", 1),
+        pods=max(spec.get("parallelism", 1), 1),
         ready=status.get("ready", 0),
         suspended=spec.get("suspend", False),
         ending=any(condition(manifest, kind) for kind in ("FailureTarget", "SuccessCriteriaMet")),
+        deleted="deletionTimestamp" in manifest["metadata"],
         ended=_ended(manifest),
     )
 
