@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -14,6 +16,7 @@ from hack.rest import ApiError, Document, Rest, Watch
 LABEL = "kueue.x-k8s.io/queue-name"
 FLAVOUR = {"key": "example.com/reserved", "operator": "Exists", "effect": "NoSchedule"}
 """Toleration of the nodes that admitted Jobs run on."""
+_ABSENT = 404
 
 
 class JobQueue:
@@ -55,9 +58,20 @@ class JobQueue:
             while not self._watch.ended:
                 for change, job in self._rest.watch(self._path, self._watch, labelSelector=LABEL):
                     if change == "ADDED" and not job["spec"].get("suspend") and not job["status"].get("startTime"):
-                        self.preempt(job["metadata"]["name"])
+                        with _absence_tolerated():
+                            self.preempt(job["metadata"]["name"])
         except (ApiError, HTTPError) as error:
             self._failure = error
 
     def _patch(self, name: str, change: Document) -> None:
         self._rest.patch(f"{self._path}/{name}", change, fieldManager="kueue")
+
+
+@contextmanager
+def _absence_tolerated() -> Iterator[None]:
+    """A Job may be deleted before it is suspended."""
+    try:
+        yield
+    except ApiError as error:
+        if error.code != _ABSENT:
+            raise

@@ -58,6 +58,8 @@ class SimulatedNode:
         self._rest = Rest(kubeconfig, "simulated-node")
         self._watch = Watch()
         self._addresses = (f"10.244.{next(_NETWORKS) % 256}.{host}" for host in itertools.cycle(range(2, 255)))
+        self._given: dict[str, str] = {}
+        """Addresses by the UIDs of pods."""
         self._stopping = threading.Event()
         self._terminated: set[str] = set()
         self._failure: BaseException | None = None
@@ -187,7 +189,9 @@ class SimulatedNode:
             self._rest.delete(_path(pod), gracePeriodSeconds=0, preconditions={"uid": pod["metadata"]["uid"]})
 
     def _address(self, pod: Pod) -> str:
-        return pod.get("status", {}).get("podIP") or next(self._addresses)
+        """The same for a pod however often it is told to run: a change of it may come before what was said is seen."""
+        known = pod.get("status", {}).get("podIP")
+        return self._given.setdefault(pod["metadata"]["uid"], known or next(self._addresses))
 
     def _list(self, **query: str) -> list[Pod]:
         return self._rest.get("/api/v1/pods", fieldSelector=self._mine, **query)["items"]
