@@ -61,7 +61,7 @@ def test_a_limit_of_no_restarts_fails_at_the_first_crash() -> None:
         (COMPLETE, 2, 3, "Complete"),
         (COMPLETE, 2, 2, "Complete"),
         # A report that got lost must not start the run over and over.
-        (COMPLETE | {"progress": progress(iteration=1)}, 1, 3, "Complete"),
+        (COMPLETE | {"progress": progress(iteration=1, iterations=2)}, 1, 3, "Complete"),
         ({key: value for key, value in COMPLETE.items() if key != "progress"}, 2, 4, "Complete"),
         # A failure is for ever.
         (DONE | {"conditions": [condition("Failed", "True", "Diverged")]}, 2, 9, "Failed"),

@@ -42,7 +42,11 @@ def ending(attempt: int = 1) -> Any:
         (job(1, ready=1), before("sampling") | {"progress": progress(iteration=1)}, ("sampling", 1, NOW)),
         (job(1, ready=1), before("sampling") | {"progress": progress(phase="learning")}, ("learning", 0, NOW)),
         (job(1, ready=1), before("learning") | {"progress": progress(phase="publishing")}, ("learning", 0, OLD)),
-        (job(1, ready=1), before("learning") | {"progress": progress(phase="evaluating")}, ("nothing", 0, NOW)),
+        (
+            job(1, ready=1),
+            before("learning") | {"progress": progress(iteration=2, phase="evaluating")},
+            ("nothing", 0, NOW),
+        ),
         # What an older attempt reported says nothing of this one.
         (job(2, ready=1), before("pods") | {"progress": progress(attempt=1)}, ("nothing", 0, NOW)),
         # A job that is about to end says nothing new.

@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from plan_samples import Steps, progress, run, situation
+from plan_samples import Steps, condition, progress, run, situation
 
 from empg.api.status import Lineage
 from empg_operator.plan.lineage import Missing, lineage
@@ -26,6 +26,10 @@ def parent(status: dict[str, Any]) -> Any:
         (STORAGE | {"progress": progress(policyVersion=0)}, None, True),
         (STORAGE | {"progress": progress(policyVersion=3)}, 4, False),
         (STORAGE | {"progress": progress(policyVersion=4)}, 4, True),
+        # A parent whose learner reported nothing has a policy when it is complete.
+        (STORAGE | {"conditions": [condition("Complete", "True", "Trained")]}, None, True),
+        (STORAGE | {"conditions": [condition("Complete", "False", "Running")]}, None, False),
+        (STORAGE | {"conditions": [condition("Failed", "True", "Diverged")]}, None, False),
     ],
 )
 def test_a_parent_must_have_the_policy(status: dict[str, Any] | None, policy: int | None, known: bool) -> None:
@@ -38,6 +42,7 @@ def test_a_parent_must_have_the_policy(status: dict[str, Any] | None, policy: in
     else:
         assert isinstance(found, Missing)
         assert found.reason == "ParentMissing"
+        assert ("policy 4" in found.message) == (policy == 4)
 
 
 def test_a_lineage_that_is_known_is_kept() -> None:

@@ -39,6 +39,17 @@ def test_pods_of_the_learner_that_do_not_come(age: float, taken: float | None, e
     assert asked(job(1), since=NOW - age, status=started(age), diagnosis=seen) == expected
 
 
+@pytest.mark.parametrize(("age", "since"), [(5, 500), (500, 5)])
+def test_neither_an_older_attempt_nor_an_older_wait_counts(age: float, since: float) -> None:
+    assert asked(job(1), since=NOW - since, status=started(age)) == Look(False, NOW + 15)
+
+
+def test_samplers_are_not_waited_for_while_the_learner_is() -> None:
+    status = {"attempt": 1, "conditions": [condition("LearnerReady", "False", "Starting", since=NOW - 500)]}
+    assert asked(job(1, ready=1), deployment(2), wait="sampling", desired=2, status=status) == Look(False)
+    assert asked(job(1, ready=1), deployment(2), wait="sampling", desired=2, status={"attempt": 1}) == Look(False)
+
+
 @pytest.mark.parametrize(
     ("children", "wait"),
     [
