@@ -3,6 +3,7 @@
 from plan_samples import NAME, NOW, Steps, progress
 
 from empg_operator import names
+from empg_operator.decision import Plan
 
 
 def started(spec: dict | None = None) -> Steps:
@@ -40,7 +41,8 @@ def test_a_run_goes_from_its_children_to_its_learner_to_its_samplers() -> None:
     assert len(steps.plans[1].try_pods) == 2
     assert [each["kind"] for each in second.create] == ["ControllerRevision", "ControllerRevision", "Job"]
     assert steps.samplers() == 0
-    steps.settle()
+    assert steps.status()["clock"] == {"waitingFor": "pods", "iteration": 0, "since": "2027-01-15T08:00:00Z"}
+    assert steps.settle() == Plan(requeue_after=20.0), "nothing is left to do"
     assert (steps.status()["phase"], steps.said("Ready")) == ("Starting", ("False", "Starting"))
     steps.replace_job(1, ready=1)
     steps.settle()

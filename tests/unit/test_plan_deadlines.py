@@ -67,6 +67,15 @@ def test_the_samplers_turn_is_an_e_step() -> None:
     assert waits(seen, "samplers") == ("sampling", 2, NOW)
 
 
+@pytest.mark.parametrize(
+    ("wait", "expected"),
+    [("learning", ("learning", 1, OLD)), ("pods", ("nothing", 0, NOW)), ("nothing", ("nothing", 0, OLD))],
+)
+def test_a_learner_that_takes_turns_does_not_sample(wait: str, expected: tuple[str, int, float]) -> None:
+    status = before(wait, 1 if wait == "learning" else 0) | {"progress": progress(iteration=2)}
+    assert waits(situation(job(1, ready=1), spec={"sampler": {"rollStrategy": "Alternate"}}, status=status)) == expected
+
+
 def test_a_run_that_is_halted_waits_for_nothing() -> None:
     assert waits(situation(job(1), status=before("pods")), running=False) == ("nothing", 0, NOW)
 

@@ -26,7 +26,8 @@ def started() -> Steps:
 
 def test_pods_are_tried_before_their_template_is_frozen() -> None:
     steps = Steps()
-    steps.step()
+    first = steps.step()
+    assert (first.try_pods, first.requeue_after) == ({}, 1.0), "without its account every pod is refused"
     steps.step()
     tried = steps.plans[1].try_pods
     assert sorted(tried) == sorted(

@@ -15,6 +15,7 @@ from empg_operator.plan.times import moment, soonest, stamp
 
 Wait = Literal["pods", "sampling", "learning", "nothing"]
 
+_NOTHING: tuple[Wait, int] = ("nothing", 0)
 _PHASES: dict[str, Wait] = {"sampling": "sampling", "learning": "learning", "publishing": "learning"}
 
 
@@ -33,7 +34,7 @@ def clock(situation: Situation, tally: Tally, turn: Turn, *, running: bool) -> C
     """What the run waits for. It starts anew when that changes, and goes on from attempt to attempt while pods are
     waited for: an eviction must not stretch the deadline. After a crash it stands still until the next attempt."""
     before, stopped = situation.status.clock, Clock(waiting_for="nothing", since=stamp(situation.now))
-    wait, iteration = _wait(situation, tally, turn, before) if running else ("nothing", 0)
+    wait, iteration = _wait(situation, tally, turn, before) if running else _NOTHING
     if before is not None and (before.waiting_for, before.iteration) == (wait, iteration):
         return before
     return stopped.model_copy(update={"waiting_for": wait, "iteration": iteration})
@@ -88,6 +89,10 @@ def _wait(situation: Situation, tally: Tally, turn: Turn, before: Clock | None) 
     if job is not None and job.all_ready:
         progress = situation.progress
         wait = _PHASES.get(progress.phase, "nothing") if progress else "nothing"
-        return wait, progress.iteration if progress and wait != "nothing" else 0
+        if wait == "sampling" and situation.alternate:
+            # It leaves for the samplers in a moment, whose turn is the E-step.
+            return (before.waiting_for, before.iteration) if before and before.waiting_for == "learning" else _NOTHING
+        return (wait, progress.iteration) if progress and wait != "nothing" else _NOTHING
     waiting = before is not None and before.waiting_for == "pods"
-    return ("pods" if job is not None or (waiting and "Crashed" not in {e.end for e in tally.ends}) else "nothing"), 0
+    crashed = any(judged.end == "Crashed" for judged in tally.ends)
+    return ("pods", 0) if job is not None or (waiting and not crashed) else _NOTHING

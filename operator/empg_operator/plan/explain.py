@@ -64,7 +64,9 @@ def phase(picture: Picture) -> Phase:
     if picture.course.turn == "samplers":
         return "Sampling"
     if job is not None and (job.all_ready or job.ending):
-        return _PHASES[situation.progress.phase] if situation.progress else "Starting"
+        reported = _PHASES[situation.progress.phase] if situation.progress else "Starting"
+        # A learner that takes turns leaves the sampling to the samplers in a moment.
+        return "Learning" if reported == "Sampling" and situation.alternate else reported
     starting = picture.started or (job.attempt if job is not None else None)
     if starting is None and situation.attempt == 0:
         return "Pending"

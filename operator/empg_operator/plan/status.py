@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from empg.api.status import Lineage, Revisions, RunStatus
+from empg.api.status import Clock, Lineage, Revisions, RunStatus
 from empg_operator import names
 from empg_operator.decision import Manifest
 from empg_operator.plan.explain import Picture, conditions, phase
@@ -39,7 +39,7 @@ def assemble(picture: Picture) -> RunStatus:
         active_seconds=round(course.spent.seconds, 3),
         active_since=course.spent.since,
         completion_time=(before.completion_time or now) if course.outcome else None,
-        clock=course.clock,
+        clock=_clock(picture, now),
         held_since=None if course.released else course.holding.since,
         rolled_policy=course.roll.policy,
         roll_started=course.roll.started,
@@ -62,6 +62,14 @@ def differs(status: RunStatus, run: Manifest) -> bool:
     known = {info.alias for name, info in RunStatus.model_fields.items() if name not in OTHERS}
     present = run.get("status") or {}
     return ours(status) != {key: value for key, value in present.items() if key in known}
+
+
+def _clock(picture: Picture, now: str) -> Clock:
+    """An attempt that starts now waits for its pods from now on."""
+    clock = picture.course.clock
+    if picture.started is None or clock.waiting_for == "pods":
+        return clock
+    return Clock(waiting_for="pods", since=now)
 
 
 def _iteration(situation: Situation, attempt: int) -> int:
