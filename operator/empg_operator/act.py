@@ -120,8 +120,9 @@ class Actor:
         return True
 
     async def _tell(self, manifest: Manifest, error: ApiError) -> None:
-        """Tell the user what is refused and why. ApiError, the same: it is no refusal."""
-        if not error.is_refusal:
+        """Tell the user what is refused and why. ApiError, the same: it is no refusal, or the namespace
+        goes."""
+        if not error.is_refusal or error.namespace_ends:
             raise error
         what = f"{manifest['kind']} {manifest['metadata']['name']}"
         text = f"{what}: {error.message}. Change the run, or the policy or quota that refuses it."

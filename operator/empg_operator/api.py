@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping
 from typing import Any
 
 import aiohttp
@@ -24,6 +24,7 @@ CHUNK = 100
 _LIST_SECONDS = 60.0
 ABSENT, CONFLICT = 404, 409
 _REFUSALS = (400, 403, 422)
+_NAMESPACE_TERMINATING = "NamespaceTerminating"
 _JSON = "application/json"
 _APPLY = "application/apply-patch+yaml"
 _MESSAGE_CHARACTERS = 500
@@ -32,7 +33,15 @@ _MESSAGE_CHARACTERS = 500
 class ApiError(Exception):
     """The API server refused a request, or did not answer."""
 
-    def __init__(self, what: str, code: int, reason: str, message: str, retry_after: float | None = None) -> None:
+    def __init__(
+        self,
+        what: str,
+        code: int,
+        reason: str,
+        message: str,
+        retry_after: float | None = None,
+        causes: Collection[str] = (),
+    ) -> None:
         super().__init__(f"{what}: {code or 'no answer'} {reason}: {message}"[:_MESSAGE_CHARACTERS])
         self.code = code
         """HTTP status; 0: no answer came."""
@@ -40,6 +49,8 @@ class ApiError(Exception):
         self.message = message[:_MESSAGE_CHARACTERS]
         self.retry_after = retry_after
         """Seconds that the server asks to be left alone."""
+        self.namespace_ends = _NAMESPACE_TERMINATING in causes
+        """Whether the namespace is being deleted: what was to be made in it is no longer wanted."""
 
     @property
     def is_refusal(self) -> bool:
@@ -134,7 +145,7 @@ class Api:
         except ApiError as error:
             if error.code == CONFLICT:  # a pod of this name exists, which is found out after admission
                 return ""
-            if error.is_refusal:
+            if error.is_refusal and not error.namespace_ends:
                 return error.message
             raise
         return ""
@@ -228,8 +239,9 @@ def _error(what: str, answer: aiohttp.ClientResponse, text: bytes) -> ApiError:
     try:
         said = json.loads(text)
         reason, message = str(said["reason"]), str(said["message"])
-    except (ValueError, KeyError, TypeError):
-        reason, message = answer.reason or "", text.decode(errors="replace")
+        causes = [str(cause.get("reason")) for cause in (said.get("details") or {}).get("causes") or []]
+    except (ValueError, KeyError, TypeError, AttributeError):
+        reason, message, causes = answer.reason or "", text.decode(errors="replace"), []
     after = answer.headers.get("Retry-After", "")
     # The header may hold a date instead, which no API server sends.
-    return ApiError(what, answer.status, reason, message, float(after) if after.isdecimal() else None)
+    return ApiError(what, answer.status, reason, message, float(after) if after.isdecimal() else None, causes)

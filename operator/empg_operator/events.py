@@ -37,7 +37,8 @@ class Recorder:
         try:
             await self._api.create_event(_manifest(run, event, now))
         except ApiError as error:
-            _log.warning("event %s of run %s/%s: %s", event.reason, *_where(run), error)
+            level = logging.INFO if error.namespace_ends else logging.WARNING
+            _log.log(level, "event %s of run %s/%s: %s", event.reason, *_where(run), error)
 
 
 def _where(run: Manifest) -> tuple[str, str]:

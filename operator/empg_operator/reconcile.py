@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
@@ -28,6 +29,7 @@ REFUSAL_SECONDS = 30.0
 """Time after which a refused pod may be tried again: quotas and policies change."""
 SETTLE_SECONDS = 1.0
 """Time after which a pass that changed something is followed by another one, whether or not an event comes."""
+_log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -68,7 +70,8 @@ class Reconciler:
         """Whether the cluster has the kind PodMonitor."""
 
     async def __call__(self, key: RunKey) -> float | None:
-        """Bring a run closer to what is wanted; seconds after which to look at it again, if any.
+        """Bring a run closer to what is wanted; seconds after which to look at it again, if any. Nothing is wanted in a
+        namespace that is being deleted.
 
         TryLaterError: the API server refused something, or could not be reached.
         """
@@ -79,6 +82,9 @@ class Reconciler:
         try:
             return await self._bring(key, run)
         except ApiError as error:
+            if error.namespace_ends:
+                _log.info("%s: %s", key, error)
+                return None
             raise _later(error) from error
 
     async def _bring(self, key: RunKey, run: Manifest) -> float | None:

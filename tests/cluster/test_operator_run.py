@@ -79,6 +79,13 @@ def test_a_restart_with_nothing_changed_writes_nothing(
     node.ready(namespace, demo.sampler_pods)
     demo.report(iteration=1, unitsDone=1, unitsTotal=8, policyVersion=1)
     demo.until_condition("Ready", "True")
+
+    def calm() -> bool:
+        since = size(empgruns)
+        time.sleep(2)
+        return not writes(empgruns, namespace, since)
+
+    eventually(calm, "end of all writes")
     before = demo.status()
     assert operator.stop() == 0
     restarted = size(empgruns)
@@ -164,6 +171,17 @@ def test_deletion_of_a_run_leaves_the_claim_and_no_series(
     claim = again.child("PersistentVolumeClaim", "demo-data")
     assert claim
     assert claim["metadata"].get("ownerReferences", []) == []
+
+
+def test_a_namespace_is_left_to_its_end(
+    empgruns: Access, namespace: str, node: SimulatedNode, operator: OperatorProcess, rest: Rest
+) -> None:
+    demo = RunView(rest, namespace, run("demo", {"sampler.accelerator": ""}))
+    node.ready(namespace, demo.sampler_pods)
+    empgruns.kubectl("delete", "namespace", namespace, "--wait=false")
+    eventually(lambda: operator.metric("empg_run_info", name="demo") == 0, "end of the series")
+    assert operator.metric("empg_operator_reconcile_total", result="refused") == 0
+    assert "WARNING" not in operator.log.read_text(), "nobody is told that nothing can be made here"
 
 
 def test_a_run_of_another_controller_is_left_alone(

@@ -19,7 +19,7 @@ from hack import tools
 from hack.controlplane import plane
 from hack.controlplane.access import Access
 from hack.rest import Rest
-from hack.volumes import CLASS, LocalVolumes
+from hack.volumes import LocalVolumes
 
 ROOT = Path(__file__).parents[2]
 SECONDS = 60.0
@@ -44,9 +44,7 @@ def fresh(control_plane: Access, tmp_path_factory: pytest.TempPathFactory) -> It
     with closing(plane.start(directory)) as running, ExitStack() as stack:
         access = Access(running.kubeconfig, control_plane.kubectl_program, control_plane.helm_program)
         provider = LocalVolumes(running.kubeconfig, directory / "volumes")
-        provider.create_class()
-        default = "storageclass.kubernetes.io/is-default-class=true"
-        access.kubectl("annotate", "storageclass", CLASS, default)
+        provider.create_class(default=True)
         thread = threading.Thread(target=provider.serve)
         thread.start()
         stack.callback(thread.join)

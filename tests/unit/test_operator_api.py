@@ -157,6 +157,14 @@ def test_an_error_says_what_was_asked_and_what_the_server_said() -> None:
     assert error.retry_after is None
 
 
+def test_a_namespace_that_is_being_deleted_is_told_from_a_refusal() -> None:
+    said = {"reason": "Forbidden", "message": "no", "details": {"causes": [{"reason": "NamespaceTerminating"}]}}
+    going = _always(lambda: web.json_response(said, status=403))
+    assert _raised(going, lambda api: api.create(JOB_MANIFEST)).namespace_ends
+    assert _raised(going, lambda api: api.try_pod(JOB_MANIFEST)).namespace_ends
+    assert not _raised(_always(lambda: _refused(403)), lambda api: api.create(JOB_MANIFEST)).namespace_ends
+
+
 def test_long_messages_are_cut() -> None:
     long = json.dumps({"reason": "Invalid", "message": "x" * 5000})
     error = _raised(_always(lambda: web.Response(status=422, text=long)), lambda api: api.apply(JOB_MANIFEST))
