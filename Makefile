@@ -51,6 +51,7 @@ COMPILE := $(BIN)/uv pip compile -q --no-header --no-annotate --no-emit-index-ur
 lock: setup
 	$(COMPILE) pyproject.toml --extra trainer --extra cpu --extra operator --extra dev -o requirements.txt
 	$(COMPILE) docker/requirements/operator.in -c requirements.txt -o docker/requirements/operator.txt
+	grep '^torch==' requirements.txt | $(COMPILE) - -c requirements.txt -o docker/requirements/torch.txt
 	$(COMPILE) pyproject.toml --extra trainer -c requirements.txt -o docker/requirements/trainer.txt
 	$(COMPILE) pyproject.toml --extra cpu -c requirements.txt -o docker/requirements/sampler-cpu.txt
 	$(COMPILE) pyproject.toml --extra sampler -o docker/requirements/sampler-cuda.txt

@@ -3,13 +3,11 @@
 # BASE needs python3 >= 3.11 with venv; give a digest to pin it for good.
 ARG BASE=python:3.11.13-slim-bookworm
 
-FROM ${BASE} AS dependencies
+FROM ${BASE} AS uv
 ARG UV_VERSION=0.13.9
 RUN python3 -m venv /opt/uv && /opt/uv/bin/pip install --no-cache-dir "uv==${UV_VERSION}" && python3 -m venv --without-pip /opt/empg/venv
-COPY docker/requirements/operator.txt /tmp/requirements.txt
-RUN /opt/uv/bin/uv pip install --no-cache --compile-bytecode --python /opt/empg/venv/bin/python --no-deps -r /tmp/requirements.txt
 
-FROM dependencies AS code
+FROM uv AS code
 COPY pyproject.toml README.md /src/
 COPY core /src/core
 COPY operator /src/operator
@@ -20,7 +18,10 @@ RUN /opt/uv/bin/uv pip install --no-cache --compile-bytecode --python /opt/empg/
 FROM ${BASE}
 # Programs ask for the name of their user; an empty name breaks some.
 RUN useradd --uid 1000 --user-group --home-dir /tmp --no-create-home --shell /usr/sbin/nologin empg
-COPY --from=dependencies /opt/empg/venv /opt/empg/venv
+COPY docker/requirements/operator.txt /opt/empg/requirements/
+RUN --mount=type=bind,from=uv,source=/opt/uv,target=/opt/uv \
+    python3 -m venv --without-pip /opt/empg/venv && \
+    /opt/uv/bin/uv pip install --no-cache --compile-bytecode --python /opt/empg/venv/bin/python --no-deps -r /opt/empg/requirements/operator.txt
 COPY --from=code /opt/empg/code /opt/empg/code
 # Nothing is written but to /tmp, so that the root file system can be read-only.
 ENV PATH=/opt/empg/code/bin:/opt/empg/venv/bin:/usr/local/bin:/usr/bin:/bin \

@@ -4,14 +4,11 @@
 # BASE needs python3 >= 3.11 with venv; give a digest to pin it for good.
 ARG BASE=python:3.11.13-slim-bookworm
 
-FROM ${BASE} AS dependencies
+FROM ${BASE} AS uv
 ARG UV_VERSION=0.13.9
-ARG VARIANT=cuda
 RUN python3 -m venv /opt/uv && /opt/uv/bin/pip install --no-cache-dir "uv==${UV_VERSION}" && python3 -m venv --without-pip /opt/empg/venv
-COPY docker/requirements/sampler-${VARIANT}.txt /tmp/requirements.txt
-RUN /opt/uv/bin/uv pip install --no-cache --python /opt/empg/venv/bin/python --no-deps -r /tmp/requirements.txt
 
-FROM dependencies AS code
+FROM uv AS code
 COPY pyproject.toml README.md /src/
 COPY core /src/core
 COPY operator /src/operator
@@ -20,11 +17,21 @@ COPY trainer /src/trainer
 RUN /opt/uv/bin/uv pip install --no-cache --compile-bytecode --python /opt/empg/venv/bin/python --no-deps --target /opt/empg/code /src && rm -f /opt/empg/code/.lock
 
 FROM ${BASE}
-# Triton compiles its launchers with gcc when a GPU is used first; vLLM on CPU wants the NUMA library.
-RUN apt-get update && apt-get install -y --no-install-recommends gcc libc6-dev libgomp1 libnuma1 && rm -rf /var/lib/apt/lists/*
+# Triton compiles its launchers with gcc when a GPU is used first.
+RUN apt-get update && apt-get install -y --no-install-recommends gcc libc6-dev libgomp1 && rm -rf /var/lib/apt/lists/*
 # Programs ask for the name of their user; an empty name breaks some.
 RUN useradd --uid 1000 --user-group --home-dir /tmp --no-create-home --shell /usr/sbin/nologin empg
-COPY --from=dependencies /opt/empg/venv /opt/empg/venv
+# Up to PyTorch, learner and sampler have the same layers, which a node stores once.
+COPY docker/requirements/torch.txt /opt/empg/requirements/
+RUN --mount=type=bind,from=uv,source=/opt/uv,target=/opt/uv \
+    python3 -m venv --without-pip /opt/empg/venv && \
+    /opt/uv/bin/uv pip install --no-cache --python /opt/empg/venv/bin/python --no-deps -r /opt/empg/requirements/torch.txt
+# vLLM on CPU wants the NUMA library.
+RUN apt-get update && apt-get install -y --no-install-recommends libnuma1 && rm -rf /var/lib/apt/lists/*
+ARG VARIANT=cuda
+COPY docker/requirements/sampler-${VARIANT}.txt /opt/empg/requirements/
+RUN --mount=type=bind,from=uv,source=/opt/uv,target=/opt/uv \
+    /opt/uv/bin/uv pip install --no-cache --python /opt/empg/venv/bin/python --no-deps -r /opt/empg/requirements/sampler-${VARIANT}.txt
 COPY --from=code /opt/empg/code /opt/empg/code
 # Nothing is written but to /tmp and the mounted volumes, so that the root file system can be read-only.
 ENV PATH=/opt/empg/code/bin:/opt/empg/venv/bin:/usr/local/bin:/usr/bin:/bin \
