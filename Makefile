@@ -7,7 +7,7 @@ SEED ?= 0
 PRESET ?= empg
 RUN_DIR ?= runs/demo-$(PRESET)-$(SEED)
 
-.PHONY: setup demo test lint unit integration cluster tools lock generate images clean
+.PHONY: setup demo test lint unit integration cluster e2e tools lock generate images clean
 
 setup: $(VENV)/.installed
 
@@ -34,6 +34,10 @@ integration: setup
 
 cluster: tools
 	$(BIN)/python -m pytest tests/cluster
+
+# A real node with real images: builds both unless EMPG_E2E_KUBECONFIG names a cluster that finds them; needs root then.
+e2e: setup
+	$(BIN)/python -m pytest tests/e2e
 
 # The programs of a control plane, built from source once per version: 11 minutes on two cores.
 tools: setup

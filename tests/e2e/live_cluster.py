@@ -1,0 +1,95 @@
+"""The cluster of the end-to-end tests, and waiting for what it does in its own time."""
+
+from __future__ import annotations
+
+import shutil
+import time
+import tomllib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from hack.controlplane.access import Access
+from hack.rest import Rest
+
+ROOT = Path(__file__).parents[2]
+VERSION: str = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+READER = "reader"
+_POLL_SECONDS = 0.5
+
+Found = TypeVar("Found")
+
+
+def until(look: Callable[[], Found | None], what: str, seconds: float) -> Found:
+    """The first value that `look` finds and that is not empty.
+
+    Raises:
+        AssertionError: nothing was found in time; the message says what was waited for.
+    """
+    deadline = time.monotonic() + seconds
+    while True:
+        found = look()
+        if found:
+            return found
+        assert time.monotonic() < deadline, f"no {what} within {seconds:.0f} s"
+        time.sleep(_POLL_SECONDS)
+
+
+@dataclass(frozen=True)
+class LiveCluster:
+    """An administrator's way into a cluster with nodes."""
+
+    access: Access
+    images: str
+    """What the names of the images begin with; `empg` is what chart and examples say."""
+    directory: Path | None
+    """Work directory of a cluster of hack.cluster; None for any other."""
+    copies: Path
+    """Where copies of run directories go if the volumes of the cluster are not on this machine."""
+
+    @property
+    def rest(self) -> Rest:
+        """The same access for programs."""
+        return Rest(self.access.kubeconfig, "e2e")
+
+    def volume(self, namespace: str, claim: str) -> Path:
+        """What is on a bound claim: the directory itself on a cluster of hack.cluster, else a copy as of now."""
+        if self.directory is not None:
+            path = f"/api/v1/namespaces/{namespace}/persistentvolumeclaims/{claim}"
+            return self.directory / "volumes" / f"pvc-{self.rest.get(path)['metadata']['uid']}"
+        self._start_reader(namespace, claim)
+        copy = self.copies / namespace / claim
+        shutil.rmtree(copy, ignore_errors=True)
+        self.access.kubectl("cp", f"{namespace}/{READER}-{claim}:/data", str(copy))
+        return copy
+
+    def _start_reader(self, namespace: str, claim: str) -> None:
+        """A pod that does nothing but mount the claim."""
+        pod: dict[str, Any] = {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {"name": f"{READER}-{claim}", "namespace": namespace},
+            "spec": {
+                "terminationGracePeriodSeconds": 0,
+                "securityContext": {
+                    "runAsNonRoot": True,
+                    "runAsUser": 1000,
+                    "fsGroup": 1000,
+                    "seccompProfile": {"type": "RuntimeDefault"},
+                },
+                "containers": [
+                    {
+                        "name": READER,
+                        "image": f"{self.images}/operator:{VERSION}",
+                        "command": ["sleep", "infinity"],
+                        "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
+                        "volumeMounts": [{"name": "data", "mountPath": "/data"}],
+                    }
+                ],
+                "volumes": [{"name": "data", "persistentVolumeClaim": {"claimName": claim}}],
+            },
+        }
+        path = f"/api/v1/namespaces/{namespace}/pods/{READER}-{claim}"
+        self.rest.patch(path, pod, "apply", fieldManager="e2e", force="true")
+        self.access.kubectl("wait", "-n", namespace, "--for=condition=Ready", f"pod/{READER}-{claim}", "--timeout=100s")
