@@ -2,9 +2,10 @@
 #   docker build -f docker/operator.Dockerfile -t empg/operator:0.1.0 .
 # BASE needs python3 >= 3.11 with venv; give a digest to pin it for good.
 ARG BASE=python:3.11.13-slim-bookworm
+ARG UV_VERSION=0.13.9
 
 FROM ${BASE} AS uv
-ARG UV_VERSION=0.13.9
+ARG UV_VERSION
 RUN python3 -m venv /opt/uv && /opt/uv/bin/pip install --no-cache-dir "uv==${UV_VERSION}" && python3 -m venv --without-pip /opt/empg/venv
 
 FROM uv AS code
@@ -19,9 +20,9 @@ FROM ${BASE}
 # Programs ask for the name of their user; an empty name breaks some.
 RUN useradd --uid 1000 --user-group --home-dir /tmp --no-create-home --shell /usr/sbin/nologin empg
 COPY docker/requirements/operator.txt /opt/empg/requirements/
-RUN --mount=type=bind,from=uv,source=/opt/uv,target=/opt/uv \
-    python3 -m venv --without-pip /opt/empg/venv && \
-    /opt/uv/bin/uv pip install --no-cache --compile-bytecode --python /opt/empg/venv/bin/python --no-deps -r /opt/empg/requirements/operator.txt
+ARG UV_VERSION
+RUN python3 -m venv /opt/uv && /opt/uv/bin/pip install --no-cache-dir "uv==${UV_VERSION}" && python3 -m venv --without-pip /opt/empg/venv && \
+    /opt/uv/bin/uv pip install --no-cache --compile-bytecode --python /opt/empg/venv/bin/python --no-deps -r /opt/empg/requirements/operator.txt && rm -rf /opt/uv
 COPY --from=code /opt/empg/code /opt/empg/code
 # Nothing is written but to /tmp, so that the root file system can be read-only.
 ENV PATH=/opt/empg/code/bin:/opt/empg/venv/bin:/usr/local/bin:/usr/bin:/bin \

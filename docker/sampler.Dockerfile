@@ -3,9 +3,10 @@
 #   docker build -f docker/sampler.Dockerfile --build-arg VARIANT=cpu -t empg/sampler:0.1.0-cpu .
 # BASE needs python3 >= 3.11 with venv; give a digest to pin it for good.
 ARG BASE=python:3.11.13-slim-bookworm
+ARG UV_VERSION=0.13.9
 
 FROM ${BASE} AS uv
-ARG UV_VERSION=0.13.9
+ARG UV_VERSION
 RUN python3 -m venv /opt/uv && /opt/uv/bin/pip install --no-cache-dir "uv==${UV_VERSION}" && python3 -m venv --without-pip /opt/empg/venv
 
 FROM uv AS code
@@ -23,15 +24,15 @@ RUN apt-get update && apt-get install -y --no-install-recommends gcc libc6-dev l
 RUN useradd --uid 1000 --user-group --home-dir /tmp --no-create-home --shell /usr/sbin/nologin empg
 # Up to PyTorch, learner and sampler have the same layers, which a node stores once.
 COPY docker/requirements/torch.txt /opt/empg/requirements/
-RUN --mount=type=bind,from=uv,source=/opt/uv,target=/opt/uv \
-    python3 -m venv --without-pip /opt/empg/venv && \
-    /opt/uv/bin/uv pip install --no-cache --python /opt/empg/venv/bin/python --no-deps -r /opt/empg/requirements/torch.txt
+ARG UV_VERSION
+RUN python3 -m venv /opt/uv && /opt/uv/bin/pip install --no-cache-dir "uv==${UV_VERSION}" && python3 -m venv --without-pip /opt/empg/venv && \
+    /opt/uv/bin/uv pip install --no-cache --python /opt/empg/venv/bin/python --no-deps -r /opt/empg/requirements/torch.txt && rm -rf /opt/uv
 # vLLM on CPU wants the NUMA library.
 RUN apt-get update && apt-get install -y --no-install-recommends libnuma1 && rm -rf /var/lib/apt/lists/*
 ARG VARIANT=cuda
 COPY docker/requirements/sampler-${VARIANT}.txt /opt/empg/requirements/
-RUN --mount=type=bind,from=uv,source=/opt/uv,target=/opt/uv \
-    /opt/uv/bin/uv pip install --no-cache --python /opt/empg/venv/bin/python --no-deps -r /opt/empg/requirements/sampler-${VARIANT}.txt
+RUN python3 -m venv /opt/uv && /opt/uv/bin/pip install --no-cache-dir "uv==${UV_VERSION}" && \
+    /opt/uv/bin/uv pip install --no-cache --python /opt/empg/venv/bin/python --no-deps -r /opt/empg/requirements/sampler-${VARIANT}.txt && rm -rf /opt/uv
 COPY --from=code /opt/empg/code /opt/empg/code
 # Nothing is written but to /tmp and the mounted volumes, so that the root file system can be read-only.
 ENV PATH=/opt/empg/code/bin:/opt/empg/venv/bin:/usr/local/bin:/usr/bin:/bin \

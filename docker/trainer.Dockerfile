@@ -2,9 +2,10 @@
 #   docker build -f docker/trainer.Dockerfile -t empg/trainer:0.1.0 .
 # BASE needs python3 >= 3.11 with venv; give a digest to pin it for good.
 ARG BASE=python:3.11.13-slim-bookworm
+ARG UV_VERSION=0.13.9
 
 FROM ${BASE} AS uv
-ARG UV_VERSION=0.13.9
+ARG UV_VERSION
 RUN python3 -m venv /opt/uv && /opt/uv/bin/pip install --no-cache-dir "uv==${UV_VERSION}" && python3 -m venv --without-pip /opt/empg/venv
 
 FROM uv AS code
@@ -22,12 +23,12 @@ RUN apt-get update && apt-get install -y --no-install-recommends gcc libc6-dev l
 RUN useradd --uid 1000 --user-group --home-dir /tmp --no-create-home --shell /usr/sbin/nologin empg
 # Up to PyTorch, learner and sampler have the same layers, which a node stores once.
 COPY docker/requirements/torch.txt /opt/empg/requirements/
-RUN --mount=type=bind,from=uv,source=/opt/uv,target=/opt/uv \
-    python3 -m venv --without-pip /opt/empg/venv && \
-    /opt/uv/bin/uv pip install --no-cache --python /opt/empg/venv/bin/python --no-deps -r /opt/empg/requirements/torch.txt
+ARG UV_VERSION
+RUN python3 -m venv /opt/uv && /opt/uv/bin/pip install --no-cache-dir "uv==${UV_VERSION}" && python3 -m venv --without-pip /opt/empg/venv && \
+    /opt/uv/bin/uv pip install --no-cache --python /opt/empg/venv/bin/python --no-deps -r /opt/empg/requirements/torch.txt && rm -rf /opt/uv
 COPY docker/requirements/trainer.txt /opt/empg/requirements/
-RUN --mount=type=bind,from=uv,source=/opt/uv,target=/opt/uv \
-    /opt/uv/bin/uv pip install --no-cache --python /opt/empg/venv/bin/python --no-deps -r /opt/empg/requirements/trainer.txt
+RUN python3 -m venv /opt/uv && /opt/uv/bin/pip install --no-cache-dir "uv==${UV_VERSION}" && \
+    /opt/uv/bin/uv pip install --no-cache --python /opt/empg/venv/bin/python --no-deps -r /opt/empg/requirements/trainer.txt && rm -rf /opt/uv
 COPY examples/demo/base-model /opt/empg/examples/demo/base-model
 COPY --from=code /opt/empg/code /opt/empg/code
 # Nothing is written but to /tmp and the mounted volumes, so that the root file system can be read-only.
