@@ -69,7 +69,7 @@ def _supervise(args: argparse.Namespace, manifest: EMPGRun, root: Path, store: S
             root=root,
             store=store,
             run=manifest,
-            reload=_reloader(args.file, args.set),
+            reload=reloader(args.file, args.set),
             base_dir=args.file.absolute().parent,
             say=view.say,
             restarts=args.restarts,
@@ -119,13 +119,13 @@ def load_with_overrides(path: Path, overrides: list[str]) -> EMPGRun:
         raise ValueError(f"--set {' '.join(overrides)}: {error}") from error
 
 
-def _reloader(path: Path, overrides: list[str]) -> Callable[[], EMPGRun | None]:
-    """Reads the manifest again when its modification time changed."""
-    seen = path.stat().st_mtime_ns
+def reloader(path: Path, overrides: list[str]) -> Callable[[], EMPGRun | None]:
+    """Reads the manifest again when its modification time changed. What is wrong with it is raised once."""
+    seen: int | None = path.stat().st_mtime_ns
 
     def reload() -> EMPGRun | None:
         nonlocal seen
-        now = path.stat().st_mtime_ns
+        now = path.stat().st_mtime_ns if path.exists() else None
         if now == seen:
             return None
         seen = now

@@ -6,6 +6,7 @@ sleep while it trains, which is the same as `Alternate` without starting anybody
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import threading
@@ -14,7 +15,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from empg.api.load import InvalidManifest
 from empg.api.run import EMPGRun
 from empg.exit_codes import RETRY
 from empg.local.child import Child, program, stop
@@ -61,7 +61,7 @@ class Supervisor:
                     if end.code:
                         self.say(end.reason)
                     return end.code
-                self._take_edit()
+                self.take_edit()
                 self.stopping.wait(POLL_SECONDS)
             self.say("stopping; the same command goes on from here")
             return RETRY
@@ -89,11 +89,11 @@ class Supervisor:
                 child.start()
         return None
 
-    def _take_edit(self) -> None:
+    def take_edit(self) -> None:
         """Hand a changed manifest on, unless it is invalid or touches an immutable field."""
         try:
             new = self.reload()
-        except (InvalidManifest, OSError) as error:
+        except (ValueError, OSError) as error:
             self.say(f"edit not taken:\n{error}")
             return
         if new is None or new == self.run:
@@ -144,8 +144,16 @@ def cores() -> int:
 
 
 def gpus() -> tuple[int, ...]:
-    """Indices of the NVIDIA GPUs of this machine, as CUDA_VISIBLE_DEVICES limits them; no CUDA library is loaded."""
+    """Indices of the NVIDIA GPUs of this machine, as CUDA_VISIBLE_DEVICES limits them; no CUDA library is loaded.
+
+    ValueError when that names them otherwise than by index.
+    """
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is not None:
-        return tuple(int(index) for index in visible.split(",") if index.strip().isdigit())
-    return tuple(sorted(int(path.name[6:]) for path in Path("/dev").glob("nvidia[0-9]*")))
+    if visible is None:
+        return tuple(sorted(int(path.name[6:]) for path in Path("/dev").glob("nvidia[0-9]*")))
+    names = [name.strip() for name in visible.split(",")]
+    # As CUDA reads it: what follows -1 is not visible.
+    shown = list(itertools.takewhile(lambda name: name not in ("", "-1"), names))
+    if named := [name for name in shown if not name.isdecimal()]:
+        raise ValueError(f"CUDA_VISIBLE_DEVICES names {named[0]}; name GPUs by index, as in CUDA_VISIBLE_DEVICES=0,1")
+    return tuple(map(int, shown))
