@@ -7,9 +7,6 @@ input, and hands them down unchanged.
 
 from __future__ import annotations
 
-import itertools
-from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import torch
@@ -19,9 +16,6 @@ from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 PACKED = "empg_packed"
-
-SHORTEST_SHARE = 0.75
-"""A sequence joins a bucket whose longest is at most so much longer that it fills this share."""
 
 
 def packed_attention(
@@ -43,8 +37,8 @@ def packed_attention(
     longest of them. Returns [1, T, heads, d]. Dropout is ignored: sampler and learner must be the same network.
 
     In bfloat16 on CUDA this is one call of ``torch.nn.attention.varlen``; no test covers it without a GPU. Elsewhere it
-    is one SDPA call for each bucket of sequences of similar length: one masked call over all of them would be quadratic
-    in T, and one call per sequence spends more time on starting threads than on arithmetic when sequences are short.
+    is one SDPA call per sequence: one masked call over all of them would be quadratic in T, and padded batches cost
+    more in copies than they save in calls (``benchmarks/attention.py``).
     """
     assert attention_mask is None, "packed attention derives its mask from the sequence boundaries"
     for name in ("softcap", "s_aux"):
@@ -71,63 +65,19 @@ def packed_attention(
         )
         assert isinstance(out, Tensor)
         return out[None], None
-    layout = _layout(tuple(cu_seq_lens_q.tolist()), query.device)
-    parts = []
-    for bucket in layout.buckets:
-        shape = (bucket.count, bucket.length)
-        q, k, v = (tensor[0, :, bucket.source].unflatten(1, shape).transpose(0, 1) for tensor in (query, key, value))
+    lengths = [length for length in cu_seq_lens_q.diff().tolist() if length]
+    outs = []
+    # split, not slices: its backward pass is one concatenation, that of a slice fills a gradient of all T tokens
+    for q, k, v in zip(*(tensor.split(lengths, dim=2) for tensor in (query, key, value)), strict=True):
         mask = None
-        if sliding_window is not None and bucket.length > sliding_window:
-            mask = _window_mask(bucket.length, sliding_window, query.device)
-        out = F.scaled_dot_product_attention(
-            q, k, v, attn_mask=mask, is_causal=mask is None, scale=scaling, enable_gqa=groups
+        if sliding_window is not None and q.shape[2] > sliding_window:
+            mask = _window_mask(q.shape[2], sliding_window, query.device)
+        outs.append(
+            F.scaled_dot_product_attention(
+                q, k, v, attn_mask=mask, is_causal=mask is None, scale=scaling, enable_gqa=groups
+            )
         )
-        parts.append(out.transpose(1, 2).flatten(0, 1)[bucket.real])
-    return torch.cat(parts)[layout.order][None], None
-
-
-@dataclass(frozen=True)
-class _Bucket:
-    """Sequences of similar length, as one padded batch [count, length]."""
-
-    count: int
-    length: int
-    source: Tensor
-    """[count * length] token of the pack at each place; after the end of a sequence its last token again, which no real
-    token sees, for it comes later."""
-    real: Tensor
-    """Places that are not padding, in order."""
-
-
-@dataclass(frozen=True)
-class _Layout:
-    buckets: list[_Bucket]
-    order: Tensor
-    """[T] where each token of the pack is among the real places of all buckets."""
-
-
-@lru_cache(maxsize=4)
-def _layout(bounds: tuple[int, ...], device: torch.device) -> _Layout:
-    """Sequences sorted into buckets that are at least SHORTEST_SHARE full. All layers of a pass share one layout."""
-    spans = sorted(((end - start, start) for start, end in itertools.pairwise(bounds) if end > start), reverse=True)
-    groups: list[list[tuple[int, int]]] = []
-    for span in spans:
-        if groups and span[0] >= SHORTEST_SHARE * groups[-1][0][0]:
-            groups[-1].append(span)
-        else:
-            groups.append([span])
-    buckets, tokens = [], []
-    for group in groups:
-        lengths, starts = torch.tensor(group, device=device).unbind(1)
-        offsets = torch.arange(group[0][0], device=device)
-        source = starts[:, None] + torch.minimum(offsets[None], lengths[:, None] - 1)
-        real = offsets[None] < lengths[:, None]
-        tokens.append(source[real])
-        buckets.append(_Bucket(len(group), group[0][0], source.flatten(), real.flatten().nonzero().squeeze(1)))
-    placed = torch.cat(tokens)
-    order = torch.empty_like(placed)
-    order[placed] = torch.arange(len(placed), device=device)
-    return _Layout(buckets, order)
+    return torch.cat(outs, dim=2).transpose(1, 2), None
 
 
 def _window_mask(length: int, window: int, device: torch.device) -> Tensor:
