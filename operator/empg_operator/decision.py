@@ -38,7 +38,7 @@ class Observed:
     """The newest look, if one was asked for."""
     refusals: Mapping[str, str] = field(default_factory=dict)
     """Name of a pod template's revision: why the API server refuses such a pod; empty text: it takes it. A refusal is
-    forgotten after a minute, as its cause may lie outside the template."""
+    soon forgotten, as its cause may lie outside the template."""
     pod_monitors: bool = False
     """Whether the cluster has the kind PodMonitor."""
 

@@ -103,7 +103,8 @@ class Resync:
 
     async def _relist_all(self) -> set[RunKey]:
         changed: set[RunKey] = set()
-        pod_monitors = self._settings.pod_monitors and await self._api.serves(POD_MONITOR)
+        # Whether or not the settings want any: those that were made when they did are to go.
+        pod_monitors = await self._api.serves(POD_MONITOR)
         if pod_monitors != self._reconciler.pod_monitors:
             self._reconciler.pod_monitors = pod_monitors
             changed.update(self._cache.runs())

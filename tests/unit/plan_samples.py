@@ -143,6 +143,8 @@ class Steps:
         """What a look finds."""
         self.diagnosis: Diagnosis | None = None
         self.parent: Manifest | None = None
+        self.settings = SETTINGS
+        self.pod_monitors = False
         self.now = NOW
         self.plans: list[Plan] = []
         """All that were made, those that asked something among them."""
@@ -155,12 +157,13 @@ class Steps:
             parent=self.parent,
             diagnosis=self.diagnosis,
             refusals=dict(self.refusals),
+            pod_monitors=self.pod_monitors,
         )
 
     def step(self) -> Plan:
         """Plan, answer what the plan asks and plan again, and do it."""
         for _ in range(5):
-            done = plan(self.look(), SETTINGS, self.now)
+            done = plan(self.look(), self.settings, self.now)
             self.plans.append(done)
             if done.try_pods:
                 for revision, tried in done.try_pods.items():
@@ -229,7 +232,8 @@ class Steps:
             place = manifest["kind"], manifest["metadata"]["name"]
             present = self.children.get(place, {"metadata": {"uid": f"uid-{place[1]}"}})
             kept = {"status": present["status"]} if "status" in present else {}
-            self.children[place] = copy.deepcopy({**manifest, **kept})
+            about = {"uid": present["metadata"]["uid"], **manifest["metadata"]}
+            self.children[place] = copy.deepcopy({**manifest, **kept, "metadata": about})
         for manifest in done.create:
             self.children.setdefault((manifest["kind"], manifest["metadata"]["name"]), copy.deepcopy(dict(manifest)))
         for reference in done.delete:

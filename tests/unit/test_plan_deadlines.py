@@ -7,7 +7,7 @@ from plan_samples import NOW, Steps, job, progress, situation
 
 from empg.api.status import Clock
 from empg_operator.plan.attempts import tally
-from empg_operator.plan.deadlines import clock, deadlines, next_deadline, passed
+from empg_operator.plan.deadlines import clock, deadlines, passed
 from empg_operator.plan.situation import Situation
 from empg_operator.plan.suspension import Spent
 from empg_operator.plan.times import stamp
@@ -103,7 +103,7 @@ def test_which_deadlines_run(wait: Any, roll: str | None, limits: dict[str, floa
     assert [each.reason for each in running] == reasons
     assert passed(seen, running) is None
     if reasons:
-        end = next_deadline(running)
+        end = running[0].ends
         assert end == NOW + min(limits.values())
         late = passed(situation(spec={"deadlines": limits}, now=end), running)
         assert late is not None

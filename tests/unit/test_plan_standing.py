@@ -9,6 +9,7 @@ from plan_samples import Steps, situation
 
 from empg_operator import names
 from empg_operator.plan.standing import removals, storage
+from empg_operator.settings import Settings
 
 
 def started() -> Steps:
@@ -78,6 +79,65 @@ def test_a_claim_that_is_named_is_not_made() -> None:
     steps.settle()
     assert not [place for place in steps.children if place[0] == "PersistentVolumeClaim"]
     assert steps.status()["storage"] == {"claimName": "shared", "path": "demo"}
+
+
+OFF = Settings(pod_monitors=False)
+EVERYTHING = Settings(network_policies=True, api_server_cidrs=("10.0.0.1/32",))
+POLICIES = [("NetworkPolicy", "demo-sampler"), ("NetworkPolicy", "demo-learner")]
+MONITOR = [("PodMonitor", "demo")]
+
+
+def complete() -> Steps:
+    """A run that has everything that can be made for one."""
+    steps = Steps()
+    steps.settings, steps.pod_monitors = EVERYTHING, True
+    steps.settle()
+    assert {*POLICIES, *MONITOR} <= set(steps.children)
+    return steps
+
+
+@pytest.mark.parametrize(
+    ("settings", "kind_exists", "edit", "gone"),
+    [
+        (EVERYTHING, True, {}, []),
+        (Settings(network_policies=True, pod_monitors=False), True, {}, MONITOR),
+        (Settings(), True, {}, POLICIES),
+        (OFF, True, {}, [*POLICIES, *MONITOR]),
+        (EVERYTHING, False, {}, MONITOR),
+        (EVERYTHING, True, {"sampler": {"metricsPort": 0}, "learner": {"metricsPort": 0}}, MONITOR),
+    ],
+)
+def test_what_is_wanted_no_longer_is_deleted(settings: Settings, kind_exists: bool, edit: Any, gone: Any) -> None:
+    steps = complete()
+    before = set(steps.children)
+    steps.settings, steps.pod_monitors = settings, kind_exists
+    if edit:
+        steps.edit(edit)
+    steps.settle()
+    optional = {"NetworkPolicy", "PodMonitor"}
+    assert {place for place in before - set(steps.children) if place[0] in optional} == set(gone)
+    deleted = [each for done in steps.done for each in done.delete if each.kind in optional]
+    assert [(each.kind, each.name) for each in deleted] == gone, "once"
+    assert {(each.uid, each.propagation) for each in deleted} <= {(f"uid-{n}", "Background") for _, n in gone}
+
+
+def test_only_the_runs_own_are_deleted() -> None:
+    steps = complete()
+    steps.settings = OFF
+    theirs = steps.children["NetworkPolicy", "demo-learner"]["metadata"]
+    theirs["ownerReferences"][0]["uid"] = "of-another"
+    steps.children["NetworkPolicy", "demo-sampler"]["metadata"]["deletionTimestamp"] = "x"
+    assert [(each.kind, each.name) for each in steps.step().delete] == MONITOR
+
+
+def test_a_run_that_has_ended_gives_up_what_is_not_wanted() -> None:
+    steps = complete()
+    steps.replace_job(1, complete=True)
+    steps.settle()
+    assert steps.said("Complete")[0] == "True"
+    steps.settings = OFF
+    steps.settle()
+    assert not {"NetworkPolicy", "PodMonitor"} & {kind for kind, _ in steps.children}
 
 
 def test_removals_leave_the_claim_and_what_is_going() -> None:

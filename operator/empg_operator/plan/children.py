@@ -9,12 +9,12 @@ from empg_operator import names
 from empg_operator.builders.learner import learner_job
 from empg_operator.builders.sampler import sampler_deployment
 from empg_operator.decision import Manifest, Reference
+from empg_operator.plan import standing
 from empg_operator.plan.attempts import obsolete
 from empg_operator.plan.completion import children_expire
 from empg_operator.plan.course import Course
 from empg_operator.plan.lineage import Missing
 from empg_operator.plan.situation import Situation
-from empg_operator.plan.standing import removals, repair, repairs
 from empg_operator.plan.templates import Template, superseded
 from empg_operator.settings import Settings
 
@@ -52,12 +52,13 @@ def changes(
         return Changes()
     expire = children_expire(situation) if course.over else None
     if expire is not None and expire <= situation.now:
-        return Changes(delete=removals(situation))
+        return Changes(delete=standing.removals(situation))
     deployment, gone = _deployment(situation, course, sampler)
     jobs = obsolete(situation, stop=situation.spec.suspend or course.over)
     revisions = (*superseded(situation.observed, sampler), *superseded(situation.observed, learner))
+    wanted = standing.desired(situation, settings, origin)
     return Changes(
-        apply=(*repairs(situation, settings, origin), *deployment),
+        apply=(*standing.repairs(situation, wanted), *deployment),
         create=(
             *(each.create for each in (sampler, learner) if each.create),
             *(_job(situation, learner, attempt) for attempt in (started,) if attempt is not None),
@@ -67,6 +68,7 @@ def changes(
             *gone,
             *((course.roll.delete,) if course.roll.delete else ()),
             *revisions,
+            *standing.unwanted(situation, wanted),
         ),
     )
 
@@ -96,7 +98,7 @@ def _deployment(
         policy=course.roll.policy if situation.spec.sampler.roll_strategy == "RollingUpdate" else None,
         attempt=_attempt(situation, course) if situation.alternate else None,
     )
-    applied = repair(wanted, observed)
+    applied = standing.repair(wanted, observed)
     return () if applied is None else (applied,), ()
 
 

@@ -11,7 +11,7 @@ from empg_operator.plan.attempts import Tally
 from empg_operator.plan.completion import Outcome
 from empg_operator.plan.situation import Situation
 from empg_operator.plan.suspension import Spent
-from empg_operator.plan.times import moment, soonest, stamp
+from empg_operator.plan.times import moment, stamp
 
 Wait = Literal["pods", "sampling", "learning", "nothing"]
 
@@ -58,10 +58,6 @@ def passed(situation: Situation, running: tuple[Deadline, ...]) -> Outcome | Non
                 "waited for; raise the limit in the next run if it is too low.",
             )
     return None
-
-
-def next_deadline(running: tuple[Deadline, ...]) -> float | None:
-    return soonest(*(deadline.ends for deadline in running))
 
 
 def _running(situation: Situation, clock: Clock, spent: Spent, roll_started: str | None) -> Iterator[Deadline]:

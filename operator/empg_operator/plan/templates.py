@@ -79,11 +79,11 @@ def former(situation: Situation, role: names.Role) -> Template:
 def superseded(observed: Observed, in_use: Template) -> tuple[Reference, ...]:
     """Revisions of a role that nobody is likely to need again."""
     others = [
-        (kept.get("revision", 0), name)
+        (kept.get("revision", 0), name, kept["metadata"].get("uid"))
         for name, kept in _revisions(observed, in_use.role).items()
         if name != in_use.revision
     ]
-    return tuple(Reference("ControllerRevision", name) for _, name in sorted(others)[: -(KEPT - 1)])
+    return tuple(Reference("ControllerRevision", name, uid) for _, name, uid in sorted(others)[: -(KEPT - 1)])
 
 
 def _former(
