@@ -18,6 +18,7 @@ from empg.cluster.account import name_user
 from empg.cluster.api_server import RunStatus
 from empg.cluster.reporter import StatusReporter
 from empg.cluster.termination import STOPPED, leave_word
+from empg.crash import end_at_once_on_crash
 from empg.exit_codes import OK, RETRY, SPEC
 from empg.rundir import keys
 from empg.store.posix import PosixStore
@@ -35,6 +36,7 @@ log = logging.getLogger("empg_sampler")
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the program; ends the process with a code of `empg.exit_codes`."""
+    end_at_once_on_crash()
     given = _parse(arguments)
     _log_to_stderr(given.id)
     _on_stop(_leave)  # nothing is claimed yet

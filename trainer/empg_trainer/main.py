@@ -12,6 +12,7 @@ from empg.api.load import InvalidManifest, load_run
 from empg.api.run import EMPGRun
 from empg.cluster.account import name_user
 from empg.cluster.termination import STOPPED, leave_word
+from empg.crash import end_at_once_on_crash
 from empg.rundir.final import read_final
 from empg.store.base import Store
 from empg.store.posix import PosixStore
@@ -22,6 +23,7 @@ from empg_trainer.signals import leave_on_sigterm
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the program; ends the process with a code of ``empg.exit_codes`` or that of a crash."""
+    end_at_once_on_crash()
     code = run_node(sys.argv[1:] if argv is None else argv)
     logging.shutdown()
     sys.stderr.flush()

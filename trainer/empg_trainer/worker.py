@@ -15,6 +15,7 @@ from empg.cluster.account import name_user
 from empg.cluster.api_server import RunStatus
 from empg.cluster.reporter import StatusReporter
 from empg.cluster.termination import leave_word
+from empg.crash import end_at_once_on_crash
 from empg.rundir.owner import Fenced
 from empg.store.base import StorageFull
 from empg.store.posix import PosixStore
@@ -83,13 +84,13 @@ def _learn(args: argparse.Namespace) -> None:
 
 def main() -> None:
     """Entry point of a rank that the launcher started."""
+    end_at_once_on_crash()
     die_with_launcher()
     leave_on_sigterm()
     name_user()
     code = run(parser().parse_args())
     logging.shutdown()
-    # Interpreter shutdown would wait for peers that may be gone.
-    os._exit(code)
+    os._exit(code)  # for the same reason as at a crash
 
 
 if __name__ == "__main__":
