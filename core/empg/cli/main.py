@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import os
+import signal
 import sys
 
 from empg import __version__
 from empg.cli import crd, grade, run, show, trajectories, validate
+from empg.exit_codes import SPEC
+from empg.rundir.records import CorruptFile
+from empg.store.base import StoreError
 
 COMMANDS = {
     "run": (run, "run a manifest on this machine, or go on with it"),
@@ -33,7 +38,15 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     """Run one subcommand; returns its exit code."""
     args = parser().parse_args(argv)
-    code: int = args.run(args)
+    try:
+        code: int = args.run(args)
+        sys.stdout.flush()
+    except BrokenPipeError:  # as of `empg trajectories DIR | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left in the buffer goes there
+        return 128 + signal.SIGPIPE
+    except (CorruptFile, StoreError) as error:
+        print(f"empg {args.command}: {error}", file=sys.stderr)
+        return SPEC
     return code
 
 

@@ -37,7 +37,7 @@ class Watch:
             return False
         self.progress = read_progress(self.store)
         self.rows += read_metrics(self.store, since=self.rows[-1]["iteration"] + 1 if self.rows else 0)
-        self.accuracies = greedy_accuracies(self.store)
+        self.accuracies = greedy_accuracies(self.store, self.accuracies)
         self._looked = time.monotonic()
         return True
 

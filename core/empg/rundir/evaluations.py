@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from typing import Literal
 
 from pydantic import Field
@@ -37,10 +38,12 @@ def write_result(store: Store, result: EvaluationResult) -> None:
     store.put(result_key(result.policy), records.encode(result))
 
 
-def read_results(store: Store) -> dict[int, EvaluationResult]:
-    """All results by policy version, ascending."""
+def read_results(store: Store, but: Collection[int] = ()) -> dict[int, EvaluationResult]:
+    """All results by policy version, ascending, without those of the policies ``but``."""
     results = {}
     for policy in planned(store, "eval"):
+        if policy in but:
+            continue
         try:
             results[policy] = records.read(store, result_key(policy), EvaluationResult)
         except KeyMissing:
@@ -48,6 +51,13 @@ def read_results(store: Store) -> dict[int, EvaluationResult]:
     return results
 
 
-def greedy_accuracies(store: Store) -> dict[int, float]:
-    """Greedy accuracy by policy version, ascending; missing evaluations are left out."""
-    return {policy: result.greedy for policy, result in read_results(store).items() if result.greedy is not None}
+def greedy_accuracies(store: Store, known: Mapping[int, float] | None = None) -> dict[int, float]:
+    """Greedy accuracy by policy version, ascending; missing evaluations are left out.
+
+    ``known`` ones are not read again: a result with an accuracy is final.
+    """
+    found = dict(known or {})
+    for policy, result in read_results(store, but=found).items():
+        if result.greedy is not None:
+            found[policy] = result.greedy
+    return dict(sorted(found.items()))
