@@ -8,6 +8,7 @@ import pytest
 from learner_runs import Directory, free_port, until
 from scripted_sampler import ScriptedSampler
 
+from empg.rundir import keys
 from empg.rundir.evaluations import read_results
 from empg.rundir.final import read_final
 from empg.rundir.group import policies, states
@@ -47,6 +48,10 @@ def test_a_run_leaves_policies_states_figures_and_evaluations(undisturbed):
         assert row["replayed"] == row["diverged"] == 0
         parts = sum(row[f"seconds_{phase}"] for phase in ("sampling", "sealing", "learning", "publishing", "state"))
         assert 0 < parts <= row["seconds_total"]
+    # A learner that starts from a state does not come back to record the iteration before.
+    for state in states(store):
+        recorded, written = keys.metrics_key(state - 1), keys.group_manifest(keys.state_prefix(state))
+        assert store.local(recorded).stat().st_mtime_ns < store.local(written).stat().st_mtime_ns
     assert sorted(read_results(store)) == [0, 2, 3]
     final = read_final(store)
     assert (final.policy, sorted(final.evaluations)) == (3, [0, 2, 3])
@@ -135,6 +140,16 @@ def test_log_probs_that_disagree_end_the_run_before_a_policy_is_published(tmp_pa
         assert code == 65
         assert "guards.maxLogprobMismatch" in said
         assert policies(directory.store) == [0]
+
+
+def test_log_probs_of_a_truncated_distribution_are_compared_with_nothing(tmp_path):
+    changes = {"em": {"iterations": 1}, "sampler": {"topK": 5}, "evaluation": {"prompts": 0}}
+    directory = Directory(tmp_path, **changes)
+    code, said = directory.learn(logprob_shift=2.0)
+    assert code == 0, said
+    (row,) = read_metrics(directory.store)
+    assert row["logprob_mismatch"] is None
+    assert row["kl_behaviour"] == pytest.approx(2.0, abs=1e-4)
 
 
 def test_ungradable_answers_end_the_run_on_every_rank(tmp_path):

@@ -58,6 +58,11 @@ def step(trainer):
     trainer.engine.step(learning_rate=1e-2, weight_decay=0.0)
 
 
+def save(trainer, iteration):
+    trainer.copy_state(iteration)
+    trainer.write_state()
+
+
 def weights(trainer):
     return {name: full_weight(trainer.engine, name).clone() for name in trainer.engine.parameters}
 
@@ -67,12 +72,12 @@ def save_slowly(root):
     trainer = trainer_on(store, root)
     step(trainer)
     saved = weights(trainer)
-    trainer.save(1)
+    save(trainer, 1)
     step(trainer)
     trainer.publish(2)
     before = states(store)
     store.let.set()
-    trainer.save(2)  # Waits for the other.
+    save(trainer, 2)  # Waits for the other.
     between = states(store)
     trainer.settle()
     found = [dict(read_tensors(store, keys.state_prefix(n), read_state(store, n), "weight-")) for n in (1, 2)]
@@ -92,11 +97,11 @@ def test_a_state_holds_what_was_when_it_was_asked_for_and_appears_whole(tmp_path
 
 def save_in_too_little_room(root):
     raised = []
-    for boundary in (Trainer.settle, lambda trainer: trainer.publish(1), lambda trainer: trainer.save(2)):
+    for boundary in (Trainer.settle, lambda trainer: trainer.publish(1), lambda trainer: trainer.copy_state(2)):
         store = SlowVolume(root, files=1)
         store.let.set()
         trainer = trainer_on(store, root)
-        trainer.save(1)
+        save(trainer, 1)
         settle()
         try:
             boundary(trainer)

@@ -2,7 +2,9 @@
 
 import pytest
 
+from empg_trainer.distributed import device_of
 from empg_trainer.launcher import gravest, rendezvous
+from empg_trainer.stop import BadSpec
 
 
 @pytest.mark.parametrize(
@@ -38,3 +40,10 @@ def test_missing_variables_are_named(environment):
 def test_a_node_beyond_the_last_is_refused():
     with pytest.raises(ValueError, match=r"learner\.nodes: 2"):
         rendezvous({"MASTER_ADDR": "a", "NODE_RANK": "2"}, 2)
+
+
+def test_each_rank_has_a_gpu_of_its_own_or_none_has():
+    assert [str(device_of(rank, 2)) for rank in (0, 1)] == ["cuda:0", "cuda:1"]
+    assert str(device_of(1, 0)) == "cpu"
+    with pytest.raises(BadSpec, match=r"learner\.processes: 3 or more need a GPU each, but this node shows 2"):
+        device_of(2, 2)

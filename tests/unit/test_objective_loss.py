@@ -331,6 +331,14 @@ def test_summary_of_the_golden_batch() -> None:
     assert {reduction(name) for name in metrics} == {"sum", "min", "max"}
 
 
+def test_the_loss_of_several_steps_is_their_mean() -> None:
+    loss, metrics = loss_and_metrics(PRESETS["grpo"])
+    record = summarize(combine([metrics] * 4), steps=4)
+    assert record["loss"] == pytest.approx(loss.item())
+    assert record["kl_loss"] == pytest.approx(summarize(metrics)["kl_loss"])
+    assert record["tokens"] == 4 * 28
+
+
 @pytest.mark.parametrize("name", list(VARIANTS))
 def test_derivatives_agree_with_finite_differences(name: str) -> None:
     objective = VARIANTS[name]

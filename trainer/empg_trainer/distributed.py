@@ -12,7 +12,7 @@ import torch
 import torch.distributed as dist
 
 from empg.rundir.owner import Fenced
-from empg_trainer.stop import Stop
+from empg_trainer.stop import BadSpec, Stop
 
 COLLECTIVE_TIMEOUT = datetime.timedelta(hours=2)
 """Longest wait for another rank. Rank 0 may be importing or publishing a large model meanwhile; a rank that died ends
@@ -31,19 +31,32 @@ def initialise() -> torch.device:
     if not cuda:
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
     local_rank = int(os.environ.setdefault("LOCAL_RANK", "0"))  # ZeRO reads it too
+    device = device_of(local_rank, torch.cuda.device_count() if cuda else 0)
     import deepspeed
 
     # Compiled on first use, it would take half a minute and a compiler, for something gloo does as well.
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     if cuda:
-        torch.cuda.set_device(local_rank)
+        torch.cuda.set_device(device)
     backend = "cpu:gloo,cuda:nccl" if cuda else "gloo"
     if "RANK" in os.environ:
         dist.init_process_group(backend, timeout=COLLECTIVE_TIMEOUT)
     else:
         dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1, timeout=COLLECTIVE_TIMEOUT)
     deepspeed.init_distributed(dist_backend="nccl" if cuda else "gloo", auto_mpi_discovery=False, verbose=False)
-    return torch.device("cuda", local_rank) if cuda else torch.device("cpu")
+    return device
+
+
+def device_of(local_rank: int, gpus: int) -> torch.device:
+    """The device of a rank on a node that shows so many GPUs. BadSpec if they are too few for one each."""
+    if not gpus:
+        return torch.device("cpu")
+    if local_rank >= gpus:
+        raise BadSpec(
+            f"learner.processes: {local_rank + 1} or more need a GPU each, but this node shows {gpus}; lower "
+            "learner.processes or give the node more"
+        )
+    return torch.device("cuda", local_rank)
 
 
 class Ranks:

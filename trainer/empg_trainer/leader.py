@@ -125,7 +125,8 @@ class Leader:
             self._wait_for_sleep(beat)
         sampling = plans[0].sampling
         bare = [replace(row, prompt="", response="", rewards={}) for row in rows if row.response_ids]
-        return bare, Sampled(iteration, sampling.temperature, sampling.max_tokens)
+        whole = sampling.top_p == 1 and sampling.top_k == 0
+        return bare, Sampled(iteration, sampling.temperature, sampling.max_tokens, whole)
 
     def judge(self, result: StepResult, learning_rate: float, seconds: float) -> None:
         """Look at what the M-step did before it is published. Diverged if a guard was left, Fenced if we must not."""
@@ -143,9 +144,11 @@ class Leader:
         figures = {**self._figures, **seconds, "iteration": iteration, "policy": iteration + 1}
         figures["tokens_per_second"] = figures["tokens"] / seconds["seconds_total"]
         figures |= {"replayed": 0, "diverged": 0}
+        counts = {"iterations": 1, "tokens": figures["tokens"], "void_units": figures["void_units"]}
         if (first := self._history.get(iteration)) is not None:
             # The first time is what the run was like; a replay waits for nobody and would look too fast.
             figures = {**first, "replayed": first["replayed"] + 1, "diverged": first["diverged"] + diverged}
+            counts = {"replayed": 1, "diverged": int(diverged)}
             if diverged:
                 logger.warning("policy %d came out with other weights than the first time", iteration + 1)
         self._evaluations.collect()
@@ -153,7 +156,7 @@ class Leader:
             figures |= {"eval_greedy": evaluation.greedy, "eval_avg": evaluation.average}
         write_metrics(self._store, iteration, figures)
         self._history[iteration] = figures
-        self._metrics.observe({**figures, **self._newest_evaluation()})
+        self._metrics.observe({**figures, **self._newest_evaluation()}, counts)
         self._retain()
         self.owner.heartbeat()
 

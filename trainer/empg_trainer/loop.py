@@ -58,7 +58,7 @@ def learn(start: Start, ranks: Ranks, device: torch.device) -> None:
         diverged = trainer.publish(iteration + 1)
         saving = time.monotonic()
         if (iteration + 1) % spec.retention.state_every == 0 or iteration + 1 == spec.em.iterations:
-            trainer.save(iteration + 1)
+            trainer.copy_state(iteration + 1)
         ended = time.monotonic()
         seconds = {
             "seconds_publishing": saving - publishing,
@@ -66,6 +66,7 @@ def learn(start: Start, ranks: Ranks, device: torch.device) -> None:
             "seconds_total": ended - began,
         }
         everyone.finish(iteration, diverged, seconds)
+        trainer.write_state()  # Last: who starts from it does not come back to record this iteration.
         iteration += 1
         if start.alternate:
             trainer.settle()  # We may end here, and then go on from this state.

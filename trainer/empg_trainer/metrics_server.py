@@ -34,6 +34,7 @@ GAUGES = {
 """Key of the record: name and description of the gauge."""
 
 COUNTERS = {
+    "iterations": ("iterations", "Iterations made."),
     "tokens": ("response_tokens", "Response tokens sampled for the learner."),
     "void_units": ("void_units", "Units that were left out after their attempts failed."),
     "replayed": ("replayed_iterations", "Iterations repeated after a restart."),
@@ -59,16 +60,16 @@ class LearnerMetrics:
             key: Counter(f"empg_learner_{name}", description, registry=self.registry)
             for key, (name, description) in COUNTERS.items()
         }
-        self._iterations = Counter("empg_learner_iterations", "Iterations made.", registry=self.registry)
 
     def serve(self, port: int) -> None:
         """Answer on ``port`` of all addresses, in a thread; the learner is healthy as long as its process answers."""
         endpoint.serve(port, self.registry)
 
-    def observe(self, figures: Mapping[str, Any]) -> None:
+    def observe(self, figures: Mapping[str, Any], counts: Mapping[str, float] | None = None) -> None:
         """Take the figures of an iteration, or some newer ones of it; those without a value leave their gauge as it is.
 
         A gauge appears with its first value: after a restart no figure falls to 0 until the next iteration is made.
+        ``counts`` is what this process adds to the counters: a replayed iteration was counted before.
         """
         for key, (name, description) in GAUGES.items():
             if figures.get(key) is not None:
@@ -78,7 +79,5 @@ class LearnerMetrics:
         for phase in PHASES:
             if figures.get(f"seconds_{phase}") is not None:
                 self._phase.labels(phase).set(figures[f"seconds_{phase}"])
-        for key, counter in self._counters.items():
-            counter.inc(figures.get(key) or 0)
-        if "iteration" in figures:
-            self._iterations.inc()
+        for key, count in (counts or {}).items():
+            self._counters[key].inc(count)

@@ -40,6 +40,8 @@ class Sampled:
     iteration: int
     temperature: float
     max_tokens: int
+    whole: bool
+    """Whether from the whole distribution, so that the sampler's log-probs are comparable with the learner's."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,7 @@ class StepResult:
     advantages: dict[str, float]
     """Counts and moments of rewards and advantages."""
     losses: dict[str, float]
-    """Objective's metrics, summed or averaged over the tokens of all steps."""
+    """Objective's metrics: the mean loss of the steps, and means over the tokens of all steps."""
     agreement: dict[str, float]
     """How the sampler's log-probs compare with the learner's, over the tokens of the first step, before it."""
 
@@ -75,7 +77,12 @@ class MStep:
         self.starts = self.lengths.cumsum(0) - self.lengths
         self.behaviour = torch.tensor([value for row in rows for value in row.logprobs], dtype=torch.float32)
         self.own = torch.tensor(
-            [v == sampled.iteration for row in rows for v, count in row.policy_versions for _ in range(count)]
+            [
+                sampled.whole and version == sampled.iteration
+                for row in rows
+                for version, count in row.policy_versions
+                for _ in range(count)
+            ]
         )
 
     def run(self, learning_rate: float, reference: Forward | None) -> StepResult:
@@ -110,7 +117,7 @@ class MStep:
             optimizer_steps=len(norms),
             gradient_norm=max(norms, default=None),
             advantages=self.advantages.stats,
-            losses=summarize(combine(parts)) if parts else {},
+            losses=summarize(combine(parts), len(parts)) if parts else {},
             agreement={name: float(value) for name, value in (first or {}).items()},
         )
 

@@ -64,6 +64,7 @@ class Trainer:
             restore(self.engine, store, state)
         self._assets = read_assets(store, policy) if owner else {}
         self._reference: Policy | None = None
+        self._write: Callable[[], object] | None = None
         self._saving: Future[object] | None = None
 
     def train(self, spec: RunSpec, rows: Sequence[Trajectory], sampled: Sampled) -> tuple[StepResult, float]:
@@ -96,17 +97,23 @@ class Trainer:
         publish_policy(self._store, owner, version, files, {"iteration": version - 1})
         return False
 
-    def save(self, iteration: int) -> None:
-        """Copy the training state with which ``iteration`` starts, unless there is one, and have the copy written.
+    def copy_state(self, iteration: int) -> None:
+        """Copy the training state with which ``iteration`` starts, unless there is one.
 
-        Training goes on meanwhile. One copy exists at a time: this waits for the one before.
+        One copy exists at a time: this waits for the writing of the one before.
         """
         self.settle()
         owner = self._owner
         wanted = owner is not None and read_manifest(self._store, keys.state_prefix(iteration)) is None
         copy = snapshot(self.engine, keep=wanted)
         if owner is not None and wanted:
-            self._saving = in_background(lambda: publish_state(self._store, owner, iteration, copy.files(), copy.meta))
+            self._write = lambda: publish_state(self._store, owner, iteration, copy.files(), copy.meta)
+
+    def write_state(self) -> None:
+        """Have the copy written, if there is one, while training goes on."""
+        if self._write is not None:
+            self._saving = in_background(self._write)
+            self._write = None
 
     def settle(self) -> None:
         """Wait until the last state is written. Raises what the writing raised, on rank 0 alone."""

@@ -22,8 +22,8 @@ MEANS = {
 }
 """Mean: sum and count it is made of."""
 
-TOTALS = {"loss": "loss_sum", "policy_loss": "policy_loss_sum", "kl_loss": "kl_loss_sum", "tokens": "tokens_sum"}
-"""Name in a record: sum that is reported as it is."""
+LOSSES = {"loss": "loss_sum", "policy_loss": "policy_loss_sum", "kl_loss": "kl_loss_sum"}
+"""Name in a record: sum that is the loss of an optimizer step."""
 
 
 def reduction(name: str) -> Literal["sum", "min", "max"]:
@@ -54,9 +54,10 @@ def combine(parts: Iterable[dict[str, Tensor]]) -> dict[str, Tensor]:
     return combined
 
 
-def summarize(combined: dict[str, Tensor]) -> dict[str, float]:
-    """Numbers for the record of an optimizer step. A mean over nothing is left out."""
-    record = {name: float(combined[key]) for name, key in TOTALS.items() if key in combined}
+def summarize(combined: dict[str, Tensor], steps: int = 1) -> dict[str, float]:
+    """Numbers for the record of one or several optimizer steps. A mean over nothing is left out."""
+    record = {name: float(combined[key]) / steps for name, key in LOSSES.items() if key in combined}
+    record["tokens"] = float(combined["tokens_sum"])
     for name, (total, count) in MEANS.items():
         if total in combined and combined[count] > 0:
             record[name] = float(combined[total] / combined[count])
