@@ -31,7 +31,7 @@ import pytest
 from live_cluster import ROOT, VERSION, LiveCluster, until
 
 from hack import tools
-from hack.controlplane.access import Access, CommandError
+from hack.controlplane.access import Access
 
 RELEASE = "empg-system"
 NAMES = ("operator", "trainer", "sampler")
@@ -72,15 +72,11 @@ def release(cluster: LiveCluster) -> LiveCluster:
     A test that changes the release puts it back.
     """
     access = cluster.access
-    try:
-        access.helm("status", "empg", "--namespace", RELEASE)
-        command = "upgrade"
-    except CommandError:
+    if not access.helm("list", "--short", "--namespace", RELEASE):
         access.kubectl("create", "namespace", RELEASE)
         access.kubectl("label", "namespace", RELEASE, RESTRICTED)
-        command = "install"
-    images = [] if cluster.images == "empg" else _image_values(cluster.images)
-    access.helm(command, "empg", str(ROOT / "charts/empg"), "--namespace", RELEASE, "--create-namespace", *images)
+        images = [] if cluster.images == "empg" else _image_values(cluster.images)
+        access.helm("install", "empg", str(ROOT / "charts/empg"), "--namespace", RELEASE, "--create-namespace", *images)
     access.kubectl("rollout", "status", "deployment/empg", "--namespace", RELEASE, "--timeout=100s")
     return cluster
 
