@@ -78,7 +78,7 @@ def test_policy_and_trajectories_are_on_the_claim(seen: Seen) -> None:
     store = seen.run.store()
     for iteration, seal in seals.items():
         rows = read_sealed(store, read_plans(store, "rollout", iteration), seal)
-        answers = {(row.prompt_id, row.sample_index) for row in rows}
+        answers = {(row.prompt_id, row.sample) for row in rows}
         assert len(answers) == len(rows) == 32 * 8
         assert all({version for version, _ in row.policy_versions} == {iteration} for row in rows)
 
