@@ -28,6 +28,7 @@ class Kind:
 RUN = Kind(f"{names.GROUP}/{names.VERSION}", "EMPGRun", names.PLURAL, selector="")
 DEPLOYMENT = Kind("apps/v1", "Deployment", "deployments")
 JOB = Kind("batch/v1", "Job", "jobs")
+REVISION = Kind("apps/v1", "ControllerRevision", "controllerrevisions")
 CLAIM = Kind("v1", "PersistentVolumeClaim", "persistentvolumeclaims")
 POD_MONITOR = Kind("monitoring.coreos.com/v1", "PodMonitor", "podmonitors")
 POD = Kind("v1", "Pod", "pods")
@@ -37,7 +38,7 @@ LEASE = Kind("coordination.k8s.io/v1", "Lease", "leases", selector="")
 WATCHED = (RUN, DEPLOYMENT, JOB)
 """Kinds whose changes are seen at once."""
 LISTED = (
-    Kind("apps/v1", "ControllerRevision", "controllerrevisions"),
+    REVISION,
     Kind("v1", "ConfigMap", "configmaps"),
     Kind("v1", "Service", "services"),
     Kind("v1", "ServiceAccount", "serviceaccounts"),

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
+from empg import __version__
+
 
 class Settings(BaseModel):
     """Settings of one operator process."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
-    sampler_image: str = "empg-sampler:latest"
+    sampler_image: str = Field(f"empg/sampler:{__version__}", min_length=1)
     """Image of sampler pods of runs that name none."""
-    learner_image: str = "empg-trainer:latest"
+    learner_image: str = Field(f"empg/trainer:{__version__}", min_length=1)
     """Image of learner pods of runs that name none."""
     image_pull_policy: str = "IfNotPresent"
     image_pull_secrets: tuple[str, ...] = ()

@@ -56,8 +56,7 @@ def test_the_api_server_takes_every_object(control_plane: Access, namespaces: No
 def test_the_operator_reads_its_command_line(control_plane: Access) -> None:
     container = pick(render(control_plane), "Deployment")["spec"]["template"]["spec"]["containers"][0]
     settings, others = flags.parse(container["args"])
-    images = {"sampler_image": "empg/sampler:0.1.0", "learner_image": "empg/trainer:0.1.0"}
-    assert settings == Settings(**images)
+    assert settings == Settings()
     assert (others.log_format, others.log_level) == ("json", "INFO")
 
 
@@ -120,12 +119,22 @@ def test_pods_of_the_release_pass_the_level_restricted(
         ("workers=0", "minimum: got 0, want 1"),
         ("metrics.serviceMonitor.interval=often", "does not match pattern"),
         ("serviceAccount.create=false", r"serviceAccount\.name is needed"),
+        ("runs.networkPolicies.enabled=true", r"needs runs\.networkPolicies\.apiServerCIDRs, the addresses that"),
         ("watchNamespaces=team", "got string, want array"),
     ],
 )
 def test_wrong_values_are_refused_with_a_reason(control_plane: Access, value: str, message: str) -> None:
     with pytest.raises(CommandError, match=message):
         render(control_plane, "--set", value)
+
+
+@pytest.mark.parametrize("way", ["apiServerCIDRs={10.0.0.1/32}", "extraEgress[0].to[0].ipBlock.cidr=10.0.0.0/8"])
+def test_policies_of_runs_need_a_way_to_the_api_server(control_plane: Access, way: str) -> None:
+    values = f"runs.networkPolicies.enabled=true,runs.networkPolicies.{way}"
+    container = pick(render(control_plane, "--set", values), "Deployment")["spec"]["template"]["spec"]["containers"][0]
+    settings, _ = flags.parse(container["args"])
+    assert settings.network_policies
+    assert settings.api_server_cidrs or settings.extra_egress
 
 
 def test_the_chart_can_be_a_dependency(control_plane: Access) -> None:

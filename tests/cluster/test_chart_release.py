@@ -18,7 +18,7 @@ from waiting import eventually
 
 from empg.api.load import parse_run
 from empg_operator.builders.children import standing_children
-from empg_operator.kinds import CLAIM, EVENT, JOB, LEASE, LISTED, POD, POD_MONITOR, RUN, WATCHED, Kind
+from empg_operator.kinds import CLAIM, EVENT, JOB, LEASE, LISTED, POD, POD_MONITOR, REVISION, RUN, WATCHED, Kind
 from empg_operator.settings import Settings
 from hack.controlplane.access import Access, CommandError, read_calls
 
@@ -79,7 +79,8 @@ def resource(kind: Kind, subresource: str = "") -> str:
 
 NEEDED = [
     *((verb, resource(kind)) for kind in WATCHED for verb in ("list", "watch")),
-    *((verb, resource(kind)) for kind in (*LISTED, POD_MONITOR) for verb in ("get", "list", "create", "patch")),
+    *((verb, resource(kind)) for kind in (*LISTED, POD_MONITOR) for verb in ("get", "list", "create")),
+    *(("patch", resource(kind)) for kind in (*LISTED, POD_MONITOR) if kind != REVISION),
     *((verb, resource(kind)) for kind in (*LISTED, POD_MONITOR) if kind != CLAIM for verb in ["delete"]),
     *((verb, "deployments.apps") for verb in ("get", "create", "patch", "delete")),
     *((verb, resource(JOB)) for verb in ("get", "create", "delete")),
@@ -96,6 +97,8 @@ DENIED = [
     ("patch", "pods"),
     ("delete", "persistentvolumeclaims"),
     *((verb, resource(RUN)) for verb in ("create", "update", "patch", "delete")),
+    *((verb, resource(RUN, "status")) for verb in ("get", "update")),
+    ("patch", resource(REVISION)),
     ("patch", "jobs.batch"),
     ("create", "serviceaccounts/token"),
     ("escalate", "roles.rbac.authorization.k8s.io"),
@@ -146,7 +149,7 @@ def test_the_operator_never_lacks_a_right(
     if empgruns.audit_log is None:
         pytest.skip("the cluster of EMPG_TEST_KUBECONFIG shows no audit log")
     values = [] if scope == "cluster" else ["--set", f"watchNamespaces={{{namespace}}},leaderElection=true"]
-    values += ["--set", "runs.networkPolicies.enabled=true"]
+    values += ["--set", "runs.networkPolicies.enabled=true,runs.networkPolicies.apiServerCIDRs={10.0.0.1/32}"]
     made = install(empgruns, home, *values)
     account = empgruns.service_account(home, f"{made.name}-empg")
     container = json.loads(empgruns.kubectl("get", "deployment", f"{made.name}-empg", "-n", home, "-o", "json"))

@@ -164,7 +164,7 @@ def test_pods_may_read_their_own_run_and_write_its_status_and_nothing_else() -> 
     named = {"apiGroups": ["empg.dev"], "resourceNames": ["demo"]}
     assert role["rules"] == [
         {**named, "resources": ["empgruns"], "verbs": ["get"]},
-        {**named, "resources": ["empgruns/status"], "verbs": ["get", "patch"]},
+        {**named, "resources": ["empgruns/status"], "verbs": ["patch"]},
     ]
     assert binding["roleRef"] == {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "demo-learner"}
     assert binding["subjects"] == [{"kind": "ServiceAccount", "name": "demo-learner", "namespace": "team"}]

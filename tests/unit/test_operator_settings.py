@@ -1,15 +1,28 @@
 from __future__ import annotations
 
-import pytest
+from pathlib import Path
 
+import pytest
+import yaml
+
+from empg import __version__
 from empg_operator import flags
 from empg_operator.settings import Settings
+
+ROOT = Path(__file__).parents[2]
 
 
 def test_without_flags_all_is_default() -> None:
     settings, others = flags.parse([])
     assert settings == Settings()
     assert others.kubeconfig is None
+
+
+def test_images_are_those_of_this_version() -> None:
+    """A tag that moves would give the attempts of one run different programs."""
+    chart = yaml.safe_load((ROOT / "charts/empg/values.yaml").read_text())["runs"]
+    assert Settings().sampler_image == f"{chart['samplerImage']['repository']}:{__version__}"
+    assert Settings().learner_image == f"{chart['trainerImage']['repository']}:{__version__}"
 
 
 def test_every_field_has_a_flag_and_every_flag_a_description(capsys: pytest.CaptureFixture[str]) -> None:

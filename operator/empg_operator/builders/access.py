@@ -50,7 +50,7 @@ def _role(run: EMPGRun, role: names.Role) -> dict[str, Any]:
         "apiVersion": f"{RBAC}/v1",
         "kind": "Role",
         "metadata": metadata(run, names.service_account(run.metadata.name, role), role),
-        "rules": [rule(names.PLURAL, "get"), rule(f"{names.PLURAL}/status", "get", "patch")],
+        "rules": [rule(names.PLURAL, "get"), rule(f"{names.PLURAL}/status", "patch")],
     }
 
 
