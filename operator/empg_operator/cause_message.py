@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 LIMIT = 500
 """Longest message of a condition, in characters."""
+ENDING_LIMIT = 400
+"""The same of one that tells how a container ended, around which is said of which attempt, and what follows."""
 
 
 @dataclass(frozen=True)
@@ -18,14 +20,14 @@ class Cause:
     """What is the case and what to do about it; at most `LIMIT` characters."""
 
 
-def explained(reason: str, what: str, quoted: str, remedy: str, *, tail: bool = False) -> Cause:
-    """A cause that reads `what: quoted; remedy.`
+def explained(reason: str, what: str, quoted: str, remedy: str, *, tail: bool = False, limit: int = LIMIT) -> Cause:
+    """A cause that reads `what: quoted; remedy.`, in `limit` characters at most.
 
     What is quoted gives way where it is too long: its end, or with `tail` its beginning.
     """
     quoted = " ".join(quoted.split()).rstrip(".")
-    room = max(LIMIT - len(what) - len(remedy) - len(": ; ."), 1)
+    room = max(limit - len(what) - len(remedy) - len(": ; ."), 1)
     if len(quoted) > room:
         quoted = "…" + quoted[len(quoted) - room + 1 :] if tail else quoted[: room - 1] + "…"
     message = f"{what}: {quoted}; {remedy}." if quoted else f"{what}; {remedy}."
-    return Cause(reason, message[:LIMIT])
+    return Cause(reason, message[:limit])

@@ -48,6 +48,6 @@ def is_true(conditions: Iterable[Condition], kind: str) -> Condition | None:
     return next((condition for condition in conditions if condition.type == kind and condition.status == "True"), None)
 
 
-def cut(message: str) -> str:
+def cut(message: str, limit: int = MESSAGE_CHARACTERS) -> str:
     """A message, shortened where it is too long."""
-    return message if len(message) <= MESSAGE_CHARACTERS else message[: MESSAGE_CHARACTERS - 1] + "…"
+    return message if len(message) <= limit else message[: limit - 1] + "…"

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from empg import exit_codes
-from empg_operator.cause_message import Cause, explained
+from empg_operator.cause_message import ENDING_LIMIT, Cause, explained
 from empg_operator.decision import Manifest
 from empg_operator.names import Role
 
@@ -104,7 +104,8 @@ def _ended(pod: str, container: str, role: Role, ended: Mapping[str, Any]) -> Ca
         return explained("OOMKilled", f"{where} used more memory than its limit", "", remedy)
     remedy = f"`kubectl logs {pod} -c {container}` shows more, while the pod exists"
     what = f"{where} ended with exit code {code}"
-    return explained(_ENDS.get(code, "Crashed"), what, ended.get("message") or "", remedy, tail=True)
+    said = ended.get("message") or ""
+    return explained(_ENDS.get(code, "Crashed"), what, said, remedy, tail=True, limit=ENDING_LIMIT)
 
 
 def _status(pod: Manifest) -> Mapping[str, Any]:

@@ -52,9 +52,11 @@ def test_a_cause_is_named_with_its_remedy(runs: Mapping[str, RunView], name: str
     reason, words = CAUSES[name]
     ready = runs[name].until_reason("Ready", reason, SECONDS)
     assert ready["status"] == "False"
+    learner = runs[name].condition("LearnerReady")
+    assert learner["reason"] == reason
     for word in words:
-        assert word in ready["message"]
-    assert runs[name].condition("LearnerReady")["reason"] == reason
+        assert word in learner["message"]
+    assert learner["message"].startswith(ready["message"].rstrip("…"))
     assert runs[name].status()["restarts"] == 0
 
 

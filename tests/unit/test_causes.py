@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from empg_operator.cause_message import ENDING_LIMIT
 from empg_operator.causes import GRAVITY, LIMIT, STARTING, cause, ending
 from empg_operator.decision import Diagnosis
 from empg_operator.names import Role
@@ -494,7 +495,7 @@ def test_long_messages_are_cut_but_keep_what_matters() -> None:
     words = "Traceback\n" + "frame\n" * 500 + "ValueError: the end"
     found = ending(Diagnosis(0, (learner(1, words),)), "learner")
     assert found is not None
-    assert len(found.message) == LIMIT
+    assert len(found.message) == ENDING_LIMIT
     assert "ValueError: the end; `kubectl logs" in found.message
     told = cause(Diagnosis(0, (unscheduled("0/5000 nodes are available: " + "3 Insufficient x, " * 100),)), "sampler")
     assert len(told.message) == LIMIT

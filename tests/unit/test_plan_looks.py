@@ -6,6 +6,7 @@ import pytest
 from plan_samples import NOW, Steps, condition, deployment, diagnosis, job, pod, situation
 
 from empg.api.status import Clock
+from empg_operator.conditions import MESSAGE_CHARACTERS
 from empg_operator.plan.attempts import tally
 from empg_operator.plan.looks import Look, last_words, look
 from empg_operator.plan.times import stamp
@@ -144,6 +145,49 @@ def test_a_crash_is_told_with_its_cause() -> None:
     learner = next(each for each in steps.status()["conditions"] if each["type"] == "LearnerReady")
     assert "CUDA out of memory" in learner["message"]
     assert learner["message"].endswith("The next attempt starts at 2027-01-15T08:00:10Z.")
+
+
+@pytest.mark.parametrize("words", ["RuntimeError: " + "no memory " * 200, "x" * 600])
+def test_long_last_words_leave_room_for_what_follows(words: str) -> None:
+    steps = Steps()
+    steps.settle()
+    steps.pods = [crashed(words)]
+    steps.replace_job(1, failed="Job has reached the specified backoff limit")
+    steps.settle()
+    told = {each["type"]: each["message"] for each in steps.status()["conditions"]}
+    assert 400 < len(told["LearnerReady"]) <= MESSAGE_CHARACTERS
+    assert told["LearnerReady"].startswith(
+        "Attempt 1: Container learner of pod demo-learner-1-0 ended with exit code 1"
+    )
+    assert words.strip()[-50:] in told["LearnerReady"], "the end of a traceback is what explains it"
+    follows = " shows more, while the pod exists. The next attempt starts at 2027-01-15T08:00:10Z."
+    assert told["LearnerReady"].endswith(follows)
+    assert told["LearnerReady"].startswith(told["Ready"].removesuffix("…"))
+    assert len(told["Ready"]) <= 250
+    [event] = [event for done in steps.done for event in done.events if event.reason == "LearnerFailed"]
+    assert event.message.endswith(" shows more, while the pod exists.")
+
+
+def test_a_long_message_of_a_job_leaves_room_for_what_follows() -> None:
+    steps = Steps()
+    steps.settle()
+    steps.replace_job(1, failed="x" * 600)
+    steps.settle()
+    learner = next(each for each in steps.status()["conditions"] if each["type"] == "LearnerReady")
+    assert len(learner["message"]) == MESSAGE_CHARACTERS
+    assert learner["message"].endswith("x…. The next attempt starts at 2027-01-15T08:00:10Z.")
+
+
+def test_long_last_words_leave_room_for_the_limit_that_is_exceeded() -> None:
+    steps = Steps({"restarts": {"limit": 0}})
+    steps.settle()
+    steps.pods = [crashed("no memory " * 200)]
+    steps.replace_job(1, failed="Job has reached the specified backoff limit")
+    steps.settle()
+    failed = next(each for each in steps.status()["conditions"] if each["type"] == "Failed")
+    assert failed["reason"] == "RestartLimitExceeded"
+    assert failed["message"].startswith("The learner crashed 1 times; restarts.limit is 0. The last time: ")
+    assert failed["message"].endswith("`kubectl logs demo-learner-1-0 -c learner` shows more, while the pod exists.")
 
 
 def test_a_cause_comes_with_a_look_and_goes_when_pods_come() -> None:

@@ -14,10 +14,10 @@ from empg.rundir.progress import Progress as LearnerProgress
 from empg_trainer.record import Figures
 
 FIELD_MANAGER = "empg-learner"
-LAGGARDS = 8
+LAGGARDS = 4
 """Samplers that are named, at most; the status must stay small."""
-VERSIONS = 16
-"""Versions that are counted, at most: the newest ones."""
+VERSIONS = 8
+"""Versions that are counted, at most: the newest ones; who holds an older one is counted with the last of them."""
 RECENT = 5
 """Iterations that are told of."""
 
@@ -96,7 +96,8 @@ def holders(samplers: Iterable[SamplerRecord], newest: int | None) -> tuple[tupl
     A sampler that still loads its first policy is in neither: it is starting, not staying behind.
     """
     held = {sampler.id: sampler.policy for sampler in samplers if sampler.policy is not None}
-    counts = sorted(Counter(held.values()).items(), reverse=True)[:VERSIONS]
+    oldest = min(sorted(set(held.values()), reverse=True)[:VERSIONS], default=0)
+    counts = sorted(Counter(max(policy, oldest) for policy in held.values()).items(), reverse=True)
     behind = sorted((policy, sampler) for sampler, policy in held.items() if policy != newest)
     laggards = tuple(sampler for _, sampler in behind[:LAGGARDS])
     return tuple(PolicyCount(policy=policy, samplers=count) for policy, count in counts), laggards

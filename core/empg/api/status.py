@@ -37,7 +37,7 @@ class Whole(Spec):
     model_config = ConfigDict(json_schema_extra={"x-kubernetes-map-type": "atomic"})
 
 
-class Condition(Spec):
+class Condition(Whole):
     """One statement about the run, as Kubernetes' API conventions have it."""
 
     type: str = Field(max_length=64)

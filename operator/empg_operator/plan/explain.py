@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from empg.api.status import Condition, Lineage, Phase, SamplerCount
 from empg_operator.causes import STARTING, Cause, cause
-from empg_operator.conditions import Statement, set_conditions
+from empg_operator.conditions import MESSAGE_CHARACTERS, Statement, cut, set_conditions
 from empg_operator.plan.attempts import Judged, Tally
 from empg_operator.plan.course import Course
 from empg_operator.plan.lineage import Missing
@@ -22,6 +22,10 @@ _PHASES: dict[str, Phase] = {
     "evaluating": "Evaluating",
     "done": "Evaluating",
 }
+
+
+_READY_CHARACTERS = 250
+"""Longest message of `Ready`: what keeps a run from it is told in full by the condition that it follows from."""
 
 
 @dataclass(frozen=True)
@@ -142,9 +146,9 @@ def _learner(picture: Picture) -> Statement | None:
 def _ended(tally: Tally, judged: Judged, last_words: Cause | None) -> Statement:
     said = last_words or Cause(judged.end, judged.message)
     later = "" if tally.not_before is None else f". The next attempt starts at {stamp_after(tally.not_before)}."
-    return Statement(
-        "LearnerReady", "False", said.reason, f"Attempt {judged.attempt}: {said.message.rstrip('.')}{later}"
-    )
+    which = f"Attempt {judged.attempt}: "
+    why = cut(said.message.rstrip("."), MESSAGE_CHARACTERS - len(which) - len(later))
+    return Statement("LearnerReady", "False", said.reason, f"{which}{why}{later}")
 
 
 def _samplers(picture: Picture) -> Statement:
@@ -175,5 +179,5 @@ def _ready(picture: Picture, halt: tuple[str, str] | None, parts: dict[str, Cond
         if part is None:
             return Statement("Ready", "False", STARTING.reason, STARTING.message)
         if part.status != "True":
-            return Statement("Ready", "False", part.reason, part.message)
+            return Statement("Ready", "False", part.reason, cut(part.message, _READY_CHARACTERS))
     return Statement("Ready", "True", "Running", "Learner and samplers run.")
