@@ -90,6 +90,11 @@ class AppliedRun:
         """Names of the pods of a role that run."""
         return [pod["metadata"]["name"] for pod in self.pods(role) if pod["status"].get("phase") == "Running"]
 
+    def delete_pod(self, name: str, grace_seconds: int | None = None) -> None:
+        """What `kubectl delete pod --wait=false` does, but at once."""
+        options = {} if grace_seconds is None else {"gracePeriodSeconds": grace_seconds}
+        self.cluster.rest.delete(f"/api/v1/namespaces/{self.namespace}/pods/{name}", **options)
+
     def events(self, reason: str) -> list[str]:
         """Messages of the run's events with this reason."""
         selector = f"involvedObject.name={self.name},reason={reason}"

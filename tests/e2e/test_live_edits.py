@@ -58,7 +58,7 @@ def test_it_goes_on_where_it_was_after_a_suspension(run: AppliedRun) -> None:
     run.until_learned(learned + 1)
     assert (run.directory() / "policy" / f"{learned:06d}" / "MANIFEST.json").read_bytes() == manifest
     status = run.status()
-    assert (status["attempt"], status["attemptIteration"], status["restarts"]) == (2, learned, 0)
+    assert (status["attempt"], status["restarts"]) == (2, 0)
     assert [row["iteration"] for row in run.metrics()] == list(range(len(run.metrics())))
 
 
