@@ -1,7 +1,12 @@
 """Events tell of changes, once."""
 
+import re
+from typing import Any
+
 import pytest
-from plan_samples import NOW, Steps, progress
+from plan_samples import NOW, Steps, pod, progress
+
+from empg_operator import names
 
 
 def running() -> Steps:
@@ -44,6 +49,14 @@ def test_the_end_of_an_attempt(state: dict, told: list[tuple[str, str]]) -> None
     assert since(steps, seen) == found
 
 
+def test_what_a_job_says_is_told_as_a_sentence() -> None:
+    steps = running()
+    steps.replace_job(1, rule=3)
+    steps.settle()
+    [told] = [event.message for done in steps.done for event in done.events if event.reason == "LearnerStopped"]
+    assert re.search(r"[^.]\. It costs no restart\.$", told)
+
+
 def test_a_job_that_its_user_deleted() -> None:
     steps = running()
     seen = len(steps.done)
@@ -68,3 +81,35 @@ def test_messages_are_cut() -> None:
     steps.replace_job(1, failed="x" * 5000)
     steps.settle()
     assert [len(event.message) for done in steps.done[seen:] for event in done.events] == [500]
+
+
+def test_what_keeps_pods_from_running_is_told_once() -> None:
+    steps = Steps()
+    steps.pods = [unschedulable("learner")]
+    steps.settle()
+    steps.now += 60
+    steps.settle()
+    told = [event for done in steps.done for event in done.events if event.reason == "Unschedulable"]
+    assert [event.type for event in told] == ["Warning"]
+    assert "Insufficient gpus" in told[0].message
+
+
+def test_a_deadline_says_what_the_pods_waited_for() -> None:
+    steps = Steps({"deadlines": {"pendingSeconds": 100}})
+    steps.pods = [unschedulable("learner")]
+    steps.settle()
+    steps.now += 50
+    steps.settle()
+    steps.now += 51
+    steps.settle()
+    assert steps.said("Failed") == ("True", "PendingDeadlineExceeded")
+    [failed] = [each for each in steps.status()["conditions"] if each["type"] == "Failed"]
+    assert "Insufficient gpus" in failed["message"]
+
+
+def unschedulable(role: names.Role) -> dict[str, Any]:
+    found = pod(f"demo-{role}-1-0-x", role, phase="Pending", age=0)
+    found["metadata"]["labels"][names.ATTEMPT_LABEL] = "1"
+    why = {"reason": "Unschedulable", "message": "Insufficient gpus."}
+    found["status"]["conditions"] = [{"type": "PodScheduled", "status": "False", **why}]
+    return found

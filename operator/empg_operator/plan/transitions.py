@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from empg.api.status import RunStatus
+from empg_operator.causes import GRAVITY
 from empg_operator.conditions import cut, is_true
 from empg_operator.decision import Event
 from empg_operator.plan.attempts import Judged
@@ -36,6 +37,10 @@ def _transitions(picture: Picture, new: RunStatus) -> Iterator[Event]:
         yield Event("Normal", "AttemptStarted", f"Attempt {new.attempt} of the learner is started.")
     if new.samplers.desired != old.samplers.desired and not picture.situation.alternate:
         yield Event("Normal", "SamplersScaled", f"From {old.samplers.desired} to {new.samplers.desired} samplers.")
+    # How an attempt ended was told above.
+    for part in ("SamplersReady",) if picture.course.tally.ends else ("LearnerReady", "SamplersReady"):
+        if was(old, part) != was(new, part) in GRAVITY:
+            yield Event("Warning", was(new, part), _message(new, part))
     yield from _outcome(old, new)
 
 
@@ -53,14 +58,19 @@ def _spec(old: RunStatus, new: RunStatus) -> Iterator[Event]:
 
 def _end(picture: Picture, judged: Judged) -> Iterator[Event]:
     words = picture.course.last_words
+    explained = words is not None and judged == picture.course.tally.ends[-1] and judged.end != "Vanished"
+    message = words.message if words is not None and explained else judged.message
     if judged.end in _FAILED:
-        newest = judged == picture.course.tally.ends[-1]
-        message = words.message if words is not None and newest else judged.message
         yield Event("Warning", "LearnerFailed", f"Attempt {judged.attempt}: {message}")
     elif judged.end == "Evicted":
-        yield Event("Normal", "Evicted", f"Attempt {judged.attempt}: {judged.message} It costs no restart.")
+        yield Event("Normal", "Evicted", _free(judged))
     elif judged.end in _STOPPED:
-        yield Event("Normal", "LearnerStopped", f"Attempt {judged.attempt}: {judged.message} It costs no restart.")
+        yield Event("Normal", "LearnerStopped", _free(judged))
+
+
+def _free(judged: Judged) -> str:
+    # What the Job says is no whole sentence.
+    return f"Attempt {judged.attempt}: {judged.message.removesuffix('.')}. It costs no restart."
 
 
 def _outcome(old: RunStatus, new: RunStatus) -> Iterator[Event]:
