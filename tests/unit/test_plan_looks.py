@@ -100,6 +100,7 @@ def test_samplers_that_do_not_come(ready: int, desired: int, since: float, expec
         ({"rule": 0}, None, True),
         ({"rule": 1}, None, True),
         ({"rule": 2}, None, False),
+        ({"rule": 3}, None, True),
         ({"complete": True}, None, False),
     ],
 )

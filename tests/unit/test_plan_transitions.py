@@ -107,6 +107,19 @@ def test_a_deadline_says_what_the_pods_waited_for() -> None:
     assert "Insufficient gpus" in failed["message"]
 
 
+def test_why_a_learner_stopped_is_told() -> None:
+    steps = running()
+    seen = len(steps.done)
+    stopped = unschedulable("learner")
+    words = {"terminated": {"exitCode": 75, "reason": "Error", "message": "free space on its volume, or enlarge it"}}
+    stopped["status"] = {"phase": "Failed", "containerStatuses": [{"name": "learner", "state": words}]}
+    steps.pods = [stopped]
+    steps.replace_job(1, rule=3)
+    steps.settle()
+    [told] = [event for done in steps.done[seen:] for event in done.events if event.reason == "LearnerStopped"]
+    assert "free space on its volume" in told.message
+
+
 def unschedulable(role: names.Role) -> dict[str, Any]:
     found = pod(f"demo-{role}-1-0-x", role, phase="Pending", age=0)
     found["metadata"]["labels"][names.ATTEMPT_LABEL] = "1"

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from empg.api.status import Clock, Turn
+from empg_operator.causes import GRAVITY
 from empg_operator.plan.attempts import Tally
 from empg_operator.plan.completion import Outcome
 from empg_operator.plan.situation import Situation
@@ -54,10 +55,18 @@ def passed(situation: Situation, running: tuple[Deadline, ...]) -> Outcome | Non
             return Outcome(
                 "Failed",
                 deadline.reason,
-                f"{deadline.what} took longer than deadlines.{alias} ({limit:g}) allows. The run's events tell what it "
-                "waited for; raise the limit in the next run if it is too low.",
+                f"{deadline.what} took longer than deadlines.{alias} ({limit:g}) allows. {_trouble(situation)}"
+                "Raise the limit in the next run if it is too low.",
             )
     return None
+
+
+def _trouble(situation: Situation) -> str:
+    """What was wrong with the pods; conditions will only say that the run has ended."""
+    for condition in situation.status.conditions:
+        if condition.type == "Ready" and condition.status == "False" and condition.reason in GRAVITY:
+            return f"{condition.message} "
+    return ""
 
 
 def _running(situation: Situation, clock: Clock, spent: Spent, roll_started: str | None) -> Iterator[Deadline]:

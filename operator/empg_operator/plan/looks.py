@@ -17,7 +17,8 @@ LOOK_SECONDS = 60.0
 END_SECONDS = 5.0
 """A look so old may be from before the end that it is to explain; so is a newer one that does not show it."""
 
-_EXPLAINED = ("Crashed", "InvalidSpec", "Diverged")
+EXPLAINED = ("Crashed", "InvalidSpec", "Diverged", "Retry")
+"""Ends that a look at the pods explains."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ def last_words(situation: Situation, tally: Tally) -> Cause | None:
 
 def _failed(tally: Tally) -> int | None:
     """The newest attempt whose end wants to be explained."""
-    return max((judged.attempt for judged in tally.ends if judged.end in _EXPLAINED), default=None)
+    return max((judged.attempt for judged in tally.ends if judged.end in EXPLAINED), default=None)
 
 
 def _learner_wanted(situation: Situation, clock: Clock) -> float | None:

@@ -10,6 +10,7 @@ from empg_operator.conditions import cut, is_true
 from empg_operator.decision import Event
 from empg_operator.plan.attempts import Judged
 from empg_operator.plan.explain import Picture
+from empg_operator.plan.looks import EXPLAINED
 
 _FAILED = ("Crashed", "InvalidSpec", "Diverged")
 _STOPPED = ("Retry", "Vanished")
@@ -58,19 +59,19 @@ def _spec(old: RunStatus, new: RunStatus) -> Iterator[Event]:
 
 def _end(picture: Picture, judged: Judged) -> Iterator[Event]:
     words = picture.course.last_words
-    explained = words is not None and judged == picture.course.tally.ends[-1] and judged.end != "Vanished"
+    explained = words is not None and judged == picture.course.tally.ends[-1] and judged.end in EXPLAINED
     message = words.message if words is not None and explained else judged.message
     if judged.end in _FAILED:
         yield Event("Warning", "LearnerFailed", f"Attempt {judged.attempt}: {message}")
     elif judged.end == "Evicted":
-        yield Event("Normal", "Evicted", _free(judged))
+        yield Event("Normal", "Evicted", _free(judged.attempt, message))
     elif judged.end in _STOPPED:
-        yield Event("Normal", "LearnerStopped", _free(judged))
+        yield Event("Normal", "LearnerStopped", _free(judged.attempt, message))
 
 
-def _free(judged: Judged) -> str:
+def _free(attempt: int, message: str) -> str:
     # What the Job says is no whole sentence.
-    return f"Attempt {judged.attempt}: {judged.message.removesuffix('.')}. It costs no restart."
+    return f"Attempt {attempt}: {message.removesuffix('.')}. It costs no restart."
 
 
 def _outcome(old: RunStatus, new: RunStatus) -> Iterator[Event]:
