@@ -5,8 +5,10 @@ import sys
 import threading
 
 import pytest
+from small_volume import small_volume
 
 from empg.rundir.probe import Measurements, UnsuitableStorage, echo, lease_warning, ping, probe
+from empg.store.base import StorageFull
 from empg.store.posix import PosixStore
 
 
@@ -34,6 +36,19 @@ def test_a_file_system_that_refuses_is_refused(tmp_path, monkeypatch, call, code
     with pytest.raises(UnsuitableStorage, match=f"{tmp_path}: {reason}.*local disk, NFSv4"):
         probe(tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_volume_is_not_unsuitable(tmp_path):
+    """It will do when there is room again: the run must not end for it."""
+    with small_volume(tmp_path) as volume:
+        ballast = volume / "ballast"
+        for room in (0, 4096, 6 * 4096):
+            with pytest.raises(OSError, match="No space left"):
+                ballast.write_bytes(b"x" * (2 << 20))
+            os.truncate(ballast, ballast.stat().st_size - room)
+            with pytest.raises(StorageFull, match="free space on its volume"):
+                probe(volume)
+            assert list(volume.iterdir()) == [ballast]
 
 
 def test_links_that_overwrite_are_refused(tmp_path, monkeypatch):

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from empg.rundir import keys
-from empg.store.base import KeyExists, Store
+from empg.store.base import KeyExists, StorageFull, Store
+from empg.store.posix import FULL
 
 _SLOW_SECONDS = 1.0
 
@@ -46,17 +47,23 @@ def probe(root: Path, rounds: int = 5) -> Measurements:
     """Try out what claims and commits rely on in a scratch directory below `root`, and time it.
 
     UnsuitableStorage when hard links are refused, may be made over an existing name or let two writers win, when a
-    rename does not replace, or when fsync is not to be had. Other failures raise OSError.
+    rename does not replace, or when fsync is not to be had. StorageFull when there is no room to try it. Other failures
+    raise OSError.
     """
-    root.mkdir(parents=True, exist_ok=True)
-    scratch = root / f".probe-{secrets.token_hex(8)}"
-    scratch.mkdir()
     try:
-        times = [_round(scratch, number) for number in range(rounds)]
-        for number in range(rounds):
-            _race(scratch, number)
-    finally:
-        shutil.rmtree(scratch)
+        root.mkdir(parents=True, exist_ok=True)
+        scratch = root / f".probe-{secrets.token_hex(8)}"
+        scratch.mkdir()
+        try:
+            times = [_round(scratch, number) for number in range(rounds)]
+            for number in range(rounds):
+                _race(scratch, number)
+        finally:
+            shutil.rmtree(scratch)
+    except OSError as error:
+        if error.errno in FULL:
+            raise StorageFull(str(root), os.strerror(error.errno)) from error
+        raise
     return Measurements(*(statistics.median(column) for column in zip(*times, strict=True)))
 
 
@@ -114,6 +121,8 @@ def _refusing(scratch: Path, what: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        if error.errno in FULL:
+            raise
         raise _unsuitable(scratch, f"it refuses {what} ({error.strerror})") from error
 
 

@@ -14,7 +14,8 @@ from pathlib import Path
 from empg.store.base import KeyExists, KeyMissing, Names, StorageFull, StoreError, checked
 
 _TRIES = 20
-_FULL = (errno.ENOSPC, errno.EDQUOT)
+FULL = (errno.ENOSPC, errno.EDQUOT)
+"""Errors that mean StorageFull."""
 
 
 class PosixStore:
@@ -114,7 +115,7 @@ def _named(path: Path) -> Iterator[None]:
         raise
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno else str(error)
-        if error.errno in _FULL:
+        if error.errno in FULL:
             raise StorageFull(str(path), reason) from error
         raise StoreError(f"{path}: {reason}; check the volume and its mount") from error
 
