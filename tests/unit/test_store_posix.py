@@ -12,6 +12,7 @@ import pytest
 from small_volume import small_volume
 
 from empg.store.base import KeyExists, KeyMissing, StorageFull, StoreError, retry_when_full
+from empg.store.patient import PatientStore
 from empg.store.posix import PosixStore
 
 SPAWN = multiprocessing.get_context("spawn")
@@ -232,6 +233,19 @@ def test_waiting_for_room(volume, caplog):
     retry_when_full(lambda: store.create("key", b"y" * 500_000), 10, pause=0.05)
     assert store.get("key") == b"y" * 500_000
     assert any("key could not be written" in record.message for record in caplog.records if record.levelname == "ERROR")
+
+
+@pytest.mark.parametrize("write", ["create", "put"])
+def test_a_patient_store_waits_for_room_but_not_for_ever(volume, write):
+    store = PatientStore(volume, seconds=10, pause=0.05)
+    store.put("ballast", b"x" * 700_000)
+    threading.Timer(0.3, store.delete, ["ballast"]).start()
+    getattr(store, write)("key", b"y" * 500_000)
+    assert store.get("key") == b"y" * 500_000
+    with pytest.raises(StorageFull):
+        getattr(PatientStore(volume, seconds=0.2, pause=0.05), write)("more", b"z" * 700_000)
+    with pytest.raises(KeyExists):
+        store.create("key", b"other")
 
 
 def test_waiting_for_room_ends():

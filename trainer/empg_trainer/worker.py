@@ -18,7 +18,7 @@ from empg.cluster.termination import leave_word
 from empg.crash import end_at_once_on_crash
 from empg.rundir.owner import Fenced
 from empg.store.base import StorageFull
-from empg.store.posix import PosixStore
+from empg.store.patient import PatientStore
 from empg_trainer.arguments import parser, spec_file
 from empg_trainer.background import settle
 from empg_trainer.logs import log_to_stderr
@@ -26,6 +26,9 @@ from empg_trainer.report import FIELD_MANAGER
 from empg_trainer.signals import die_with_launcher, leave_on_sigterm
 from empg_trainer.start import Start
 from empg_trainer.stop import BadSpec, Stop
+
+FULL_SECONDS = 600.0
+"""How long the learner waits for room on a full volume before it ends with 75."""
 
 logger = logging.getLogger("empg_trainer")
 
@@ -68,7 +71,7 @@ def _learn(args: argparse.Namespace) -> None:
     with ExitStack() as stack:
         stack.callback(settle)
         start = Start(
-            store=PosixStore(args.run_dir),
+            store=PatientStore(args.run_dir, FULL_SECONDS),
             run=manifest,
             spec_file=path,
             base_dir=args.base_dir or Path(args.run_dir),

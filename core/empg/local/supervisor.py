@@ -21,7 +21,7 @@ from empg.local.child import Child, program, stop
 from empg.local.prepare import refused_edit, write_manifest
 from empg.local.resources import Shares, share_out
 from empg.local.restarts import End, Leave, RestartBudget, Role, after_exit
-from empg.store.base import Store
+from empg.store.base import Store, StoreError
 
 POLL_SECONDS = 0.2
 GRACE_SECONDS = 15.0
@@ -102,7 +102,11 @@ class Supervisor:
         if refusal:
             self.say(f"edit not taken: {refusal}")
             return
-        write_manifest(self.store, new)
+        try:
+            write_manifest(self.store, new)
+        except StoreError as error:
+            self.say(f"edit not taken: {error}; save the manifest again then")
+            return
         self.run = new
         self.say("edit taken; live fields change at the next unplanned iteration, the others at the next start")
 
