@@ -59,7 +59,8 @@ def test_it_goes_on_where_it_was_after_a_suspension(run: AppliedRun) -> None:
     assert (run.directory() / "policy" / f"{learned:06d}" / "MANIFEST.json").read_bytes() == manifest
     status = run.status()
     assert (status["attempt"], status["restarts"]) == (2, 0)
-    assert [row["iteration"] for row in run.metrics()] == list(range(len(run.metrics())))
+    iterations = [row["iteration"] for row in run.metrics()]
+    assert iterations == list(range(len(iterations)))
 
 
 def test_a_live_edit_of_iterations_ends_it_there(run: AppliedRun) -> None:

@@ -73,4 +73,5 @@ def _goes_on(run: AppliedRun, before: list[str], attempt: int) -> None:
     assert run.status()["attempt"] == attempt
     seals = run.seals()
     assert {iteration: seals[iteration] for iteration in sealed} == sealed
-    assert [row["iteration"] for row in run.metrics()] == list(range(len(run.metrics())))
+    iterations = [row["iteration"] for row in run.metrics()]
+    assert iterations == list(range(len(iterations)))
