@@ -37,7 +37,7 @@ cluster: tools
 
 # A real node with real images: builds both unless EMPG_E2E_KUBECONFIG names a cluster that finds them; needs root then.
 e2e: setup
-	$(BIN)/python -m pytest tests/e2e
+	$(BIN)/python -m pytest tests/e2e -rP
 
 # The programs of a control plane, built from source once per version: 11 minutes on two cores.
 tools: setup

@@ -90,17 +90,17 @@ def namespace(release: LiveCluster, request: pytest.FixtureRequest) -> Iterator[
     access.kubectl("create", "namespace", name)
     access.kubectl("label", "namespace", name, RESTRICTED)
     yield name
-    for run in access.kubectl("get", "empgruns", "-n", name, "-o", "name").split():
-        _record(access, name, run)
+    if request.session.testsfailed:
+        _record(access, name)
     access.kubectl("delete", "namespace", name, "--wait=false")
     # The next module needs the processors.
     until(lambda: not access.kubectl("get", "pods", "-n", name, "-o", "name"), f"end of the pods in {name}", 120)
 
 
-def _record(access: Access, namespace: str, run: str) -> None:
+def _record(access: Access, namespace: str) -> None:
     """Print what a user would look at, for whoever reads the report of a failed test."""
-    print(access.kubectl("describe", run, "-n", namespace))
-    print(access.kubectl("get", "pods,jobs", "-n", namespace, "-o", "wide"))
+    print(access.kubectl("describe", "empgruns", "-n", namespace))
+    print(access.kubectl("get", "pods,jobs,events", "-n", namespace, "-o", "wide"))
 
 
 def _command(*arguments: str) -> str:
