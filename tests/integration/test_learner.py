@@ -7,6 +7,7 @@ import time
 import pytest
 from learner_runs import Directory, free_port, until
 from scripted_sampler import ScriptedSampler
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from empg.rundir import keys
 from empg.rundir.evaluations import read_results
@@ -21,7 +22,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory):
-    directory = Directory(tmp_path_factory.mktemp("undisturbed"))
+    directory = Directory(tmp_path_factory.mktemp("undisturbed"), logging={"tensorboard": True})
     code, said = directory.learn()
     assert code == 0, said
     return directory
@@ -56,6 +57,21 @@ def test_a_run_leaves_policies_states_figures_and_evaluations(undisturbed):
     final = read_final(store)
     assert (final.policy, sorted(final.evaluations)) == (3, [0, 2, 3])
     assert read_progress(store).phase == "done"
+
+
+def test_figures_are_there_for_tensorboard(undisturbed):
+    shown = {}
+    for place in (keys.TENSORBOARD, keys.TENSORBOARD_EVAL):
+        events = EventAccumulator(str(undisturbed.store.local(place)))
+        events.Reload()
+        shown |= {tag: [(e.step, e.value) for e in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+    for row in read_metrics(undisturbed.store):
+        numbers = {name for name, value in row.items() if value is not None} - {"iteration"}
+        assert numbers <= {tag.removeprefix("train/") for tag in shown}
+        for name in numbers:
+            assert dict(shown[f"train/{name}"])[row["iteration"]] == pytest.approx(row[name]), name
+    accuracies = {policy: result.greedy for policy, result in read_results(undisturbed.store).items()}
+    assert dict(shown["eval/greedy"]) == pytest.approx(accuracies)
 
 
 def test_a_finished_run_ends_at_once_without_importing_torch(undisturbed):
@@ -224,6 +240,21 @@ def test_live_edits_are_taken_and_immutable_ones_refused(tmp_path):
     code, said = directory.learn()
     assert code == 64
     assert "immutable" in said
+
+
+def test_a_preset_can_be_edited_while_a_learner_works(tmp_path):
+    directory = Directory(tmp_path, em={"iterations": 2}, evaluation={"prompts": 0})
+    learner = directory.start()
+    until(lambda: directory.phase() == "sampling", learner)
+    directory.spec["objective"] = {"preset": "raft"}  # with a divergence from the base model
+    directory.write()
+    with ScriptedSampler(directory.store):
+        code, said = learner.ended()
+    assert code == 0, said
+    before, after = read_metrics(directory.store)
+    assert (before["optimizer_steps"], after["optimizer_steps"]) == (1, 4)
+    assert "reference_kl" not in before
+    assert after["reference_kl"] >= 0
 
 
 def test_an_evaluation_that_nobody_makes_is_recorded_as_missing(tmp_path):

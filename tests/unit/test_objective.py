@@ -151,7 +151,6 @@ def test_refusals_name_field_and_remedy(section: dict[str, Any], message: str) -
     assert message in str(refusal.value)
 
 
-def test_only_what_loads_a_reference_waits_for_the_next_attempt() -> None:
-    changes = {name: info.json_schema_extra["x-empg-change"] for name, info in ObjectiveSpec.model_fields.items()}
-    assert {name for name, change in changes.items() if change != "live"} == {"preset", "kl"}
-    assert {changes["preset"], changes["kl"]} == {"next-attempt"}
+def test_every_knob_can_be_edited_while_a_run_goes_on() -> None:
+    changes = {info.json_schema_extra["x-empg-change"] for info in ObjectiveSpec.model_fields.values()}
+    assert changes == {"live"}

@@ -22,6 +22,7 @@ from empg.rundir.probe import lease_warning, ping
 from empg.rundir.progress import Phase, Progress, write_progress
 from empg.rundir.retention import retain
 from empg.rundir.specs import immutable_edit, write_spec
+from empg.rundir.tensorboard import mirror
 from empg.tasks.source import Task
 from empg.trajectory import Trajectory
 from empg_trainer.evaluations import Evaluations
@@ -156,6 +157,7 @@ class Leader:
             figures |= {"eval_greedy": evaluation.greedy, "eval_avg": evaluation.average}
         write_metrics(self._store, iteration, figures)
         self._history[iteration] = figures
+        self._mirror()
         self._metrics.observe({**figures, **self._newest_evaluation()}, counts)
         self._retain()
         self.owner.heartbeat()
@@ -174,6 +176,7 @@ class Leader:
             self.report("evaluating", iterations, self._evaluations.progress())
             time.sleep(POLL_SECONDS[1] / 4)
         self._metrics.observe(self._newest_evaluation())
+        self._mirror()
         self._retain()  # The last state and the last evaluations were not there at the last iteration's end.
         evaluations = self._evaluations.greedy
         write_final(
@@ -238,6 +241,10 @@ class Leader:
                 raise Stop(f"samplers {awake} do not sleep; start them with --sleep-while-learning")
             beat()
             time.sleep(POLL_SECONDS[0])
+
+    def _mirror(self) -> None:
+        if self._spec.logging.tensorboard:
+            mirror(self._store, self._history, self._evaluations.results)
 
     def _retain(self) -> None:
         """Remove what may go. Fenced if another learner took over."""

@@ -30,9 +30,8 @@ from empg.objective import (
 class ObjectiveSpec(Spec):
     """A preset, and knobs that differ from it. An absent knob has the preset's value."""
 
-    preset: Preset = field("empg", change="next-attempt")
-    """Algorithm that gives every knob its value. It may bring a reference model, which is loaded when the learner
-    starts."""
+    preset: Preset = field("empg", change="live")
+    """Algorithm that gives every knob its value. It may bring a reference model, which takes memory of the learner."""
     reward_map: RewardMap | None = field(None, change="live")
     """What is done to rewards first. `plus-minus-one`: 2r − 1."""
     baseline: Baseline | None = field(None, change="live")
@@ -71,9 +70,9 @@ class ObjectiveSpec(Spec):
     their token mean, of their token sum, or of their token sum divided by `sampler.maxTokens` (`constant`)."""
     denominator: Denominator | None = field(None, change="live")
     """Whether filtered answers count in that mean."""
-    kl: KL | None = field(None, change="next-attempt")
+    kl: KL | None = field(None, change="live")
     """Where the divergence from the base model enters: nowhere, as a term of the loss, or as a part of the reward. The
-    base model is loaded when the learner starts."""
+    base model is loaded when it is first needed, and stays."""
     kl_estimator: KLEstimator | None = field(None, change="live")
     """Estimator per token, with d = log p − log p_ref: k1 = d, k2 = d²/2, k3 = exp(−d) + d − 1. As a loss, k1 has a
     gradient that is 0 on average."""

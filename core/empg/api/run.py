@@ -30,10 +30,13 @@ MANAGED_BY = "empg.dev/operator"
 
 
 class LoggingSpec(Spec):
-    """What sampler and learner say."""
+    """What sampler and learner say, and where figures go besides the run directory's `metrics/`."""
 
     level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = field("INFO", change="next-attempt")
     """Least severe message that is written."""
+    tensorboard: bool = field(False, change="live")
+    """Write the figures of every iteration and evaluation for TensorBoard too, into the run directory's `tensorboard`.
+    """
 
 
 class RunSpec(Spec):

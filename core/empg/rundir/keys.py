@@ -17,6 +17,8 @@ OWNERS = "learner"
 SAMPLERS = "samplers"
 SPECS = "spec"
 METRICS = "metrics"
+TENSORBOARD = "tensorboard"
+TENSORBOARD_EVAL = "tensorboard/eval"
 DATA = "data"
 PROBES = "probe"
 
@@ -90,6 +92,11 @@ def sampler_key(sampler: str) -> str:
 
 def metrics_key(iteration: int) -> str:
     return f"{METRICS}/{number(iteration)}.jsonl"
+
+
+def event_file(step: int) -> str:
+    """Name of an event file; TensorBoard knows one by its beginning."""
+    return f"events.out.tfevents.{step:010d}"
 
 
 def parse_attempt(name: str) -> tuple[str, int] | None:
