@@ -36,8 +36,9 @@ cluster: tools
 	$(BIN)/python -m pytest tests/cluster
 
 # A real node with real images: builds both unless EMPG_E2E_KUBECONFIG names a cluster that finds them; needs root then.
+E2E ?= tests/e2e
 e2e: setup
-	$(BIN)/python -m pytest tests/e2e -rP
+	$(BIN)/python -m pytest -rP $(E2E)
 
 # The programs of a control plane, built from source once per version: 11 minutes on two cores.
 tools: setup

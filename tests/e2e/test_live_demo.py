@@ -8,7 +8,9 @@ import pytest
 from applied_run import START_SECONDS, AppliedRun, demo
 from live_cluster import LiveCluster
 
+from empg.rundir import keys
 from empg.rundir.evaluations import greedy_accuracies
+from empg.rundir.group import read_manifest
 from empg.rundir.plans import read_plans
 from empg.rundir.seal import read_sealed
 
@@ -71,11 +73,12 @@ def test_the_model_gets_better(seen: Seen) -> None:
 def test_policy_and_trajectories_are_on_the_claim(seen: Seen) -> None:
     policies = seen.run.policies()
     assert policies[-1] == ITERATIONS
-    weights = list((seen.run.directory() / "policy" / f"{ITERATIONS:06d}").rglob("*.safetensors"))
-    assert weights
+    store = seen.run.store()
+    manifest = read_manifest(store, keys.policy_prefix(ITERATIONS))
+    assert manifest is not None
+    assert {"config.json", "model.safetensors", "tokenizer.json"} <= set(manifest.files)
     seals = seen.run.seals()
     assert sorted(seals) == list(range(ITERATIONS))
-    store = seen.run.store()
     for iteration, seal in seals.items():
         rows = read_sealed(store, read_plans(store, "rollout", iteration), seal)
         answers = {(row.prompt_id, row.sample) for row in rows}
