@@ -27,8 +27,8 @@ from empg_trainer.signals import die_with_launcher, leave_on_sigterm
 from empg_trainer.start import Start
 from empg_trainer.stop import BadSpec, Stop
 
-FULL_SECONDS = 600.0
-"""How long the learner waits for room on a full volume before it ends with 75."""
+FULL_SECONDS = 60.0
+"""How long the learner waits for room on a full volume before it ends with 75, by which a user comes to hear of it."""
 
 logger = logging.getLogger("empg_trainer")
 
