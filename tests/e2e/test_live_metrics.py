@@ -113,6 +113,7 @@ def _jobs(run: AppliedRun, directory: Path) -> list[dict[str, Any]]:
     chart = access.helm(
         *("template", "empg", str(ROOT / "charts/empg"), "--namespace", RELEASE),
         *("--set", "metrics.serviceMonitor.enabled=true", "--show-only", "templates/servicemonitor.yaml"),
+        "--kube-version=1.31",
     )
     return [pod_job(monitor, *way), service_job(yaml.safe_load(chart), *way)]
 
