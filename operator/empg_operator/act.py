@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from empg_operator import names
 from empg_operator.answers import Answers, lasting
 from empg_operator.api import Api, ApiError
 from empg_operator.cache import Cache, RunKey
+from empg_operator.conditions import cut
 from empg_operator.decision import Event, Manifest, Observed, Plan, Reference
 from empg_operator.events import Recorder
 from empg_operator.kinds import POD, by_name
@@ -18,6 +20,12 @@ from empg_operator.queue import TryLaterError
 _OTHERS_STATUS = ("progress", "recent", "sampled")
 """Keys of a run's status that learner and samplers write."""
 _STATUS = "status"
+_QUOTED_CHARACTERS = 350
+"""Most of what the API server says of a refusal; the rest of a condition's message is for whom and what to do."""
+_REMEDY = "Delete it, or give the run another name."
+_REMEDIES = {"PersistentVolumeClaim": "Name it in spec.storage.claimName of another run, or delete it."}
+Place = tuple[str, str]
+"""Kind and name of a child."""
 
 
 @dataclass(frozen=True)
@@ -26,8 +34,14 @@ class Changed:
 
     any: bool
     """Whether anything was written."""
-    refused: ApiError | None
-    """The first refusal of an apply, if there was one."""
+    refused: Mapping[Place, str]
+    """Why children could not be made or changed."""
+    complete: bool
+    """Whether all was made that was to be created; what the plan says of the run holds only then."""
+
+
+class _NotOursError(Exception):
+    """An object has the name of a child and is none of this run's."""
 
 
 class Actor:
@@ -55,31 +69,27 @@ class Actor:
 
     async def change_children(self, plan: Plan) -> Changed:
         """Apply, create and delete, in this order. A child that is refused, as a claim that can't grow, is left as it
-        is, and keeps neither the others nor the status waiting.
+        is; a creation that is refused keeps all after it waiting.
 
-        ApiError: the API server was not reached, or refused what can't be left out; all after it is.
+        ApiError: the API server was not reached, or the namespace goes; nothing more is done.
         TryLaterError: an object of an earlier run of this name is in the way.
         """
-        places = {(manifest["kind"], manifest["metadata"]["name"]) for manifest in (*plan.apply, *plan.create)}
-        if places:
-            for place in sorted(places & self._strangers()):
-                await self._let_go(*place)
-        changed, refused = bool(plan.create or plan.delete), None
+        changed = bool(plan.create or plan.delete)
+        refused: dict[Place, str] = {}
         for manifest in plan.apply:
             try:
                 changed |= await self._apply(manifest)
-            except ApiError as error:
-                await self._tell(manifest, error)
-                refused = refused or error
+            except (ApiError, _NotOursError) as error:
+                refused[_place(manifest)] = await self._tell(manifest, error)
         for manifest in plan.create:
             try:
                 await self._create(manifest)
-            except ApiError as error:
-                await self._tell(manifest, error)
-                raise
+            except (ApiError, _NotOursError) as error:
+                refused[_place(manifest)] = await self._tell(manifest, error)
+                return Changed(changed, refused, complete=False)
         for reference in plan.delete:
             await self._delete(reference)
-        return Changed(changed, refused)
+        return Changed(changed, refused, complete=True)
 
     async def write_status(self, status: Manifest) -> Manifest | None:
         """Make this our part of the run's status, unless it is; the run as it is then, or None if it is gone."""
@@ -95,23 +105,25 @@ class Actor:
                 self._wake(key)
         return answer
 
-    def _strangers(self) -> set[tuple[str, str]]:
-        """Objects of an earlier run of this name that were not yet seen to be gone."""
-        return set(self._cache.children(self._key)) - set(self._children)
+    async def _find(self, kind: str, name: str) -> Manifest | None:
+        """An object of this run that was not observed.
 
-    async def _let_go(self, kind: str, name: str) -> None:
-        """Make sure that an earlier run's object is gone: the garbage collector removes it sooner or later."""
+        TryLaterError: it is an earlier run's, which the garbage collector removes sooner or later. _NotOursError: it is
+        no run's at all; what others made is not taken over.
+        """
         found = await self._api.get(by_name(kind), self._key.namespace, name)
-        if found and owner(found) not in (None, self._run["metadata"]["uid"]):
+        if found is None:
+            return None
+        its_owner, labels = owner(found), found["metadata"].get("labels", {})
+        if its_owner not in (None, self._run["metadata"]["uid"]):
             raise TryLaterError("unavailable", f"{kind} {name} of an earlier run of this name is still there")
-        if found:
-            self._cache.put(found)
-        else:
-            self._drop(kind, name)
+        if its_owner is None and labels.get(names.RUN_LABEL) != self._key.name:
+            raise _NotOursError(f"it exists, and not because of this run. {_REMEDIES.get(kind, _REMEDY)}")
+        return found
 
     async def _apply(self, manifest: Manifest) -> bool:
-        kind, name = manifest["kind"], manifest["metadata"]["name"]
-        present = self._children.get((kind, name))
+        kind, name = _place(manifest)
+        present = self._children.get((kind, name)) or await self._find(kind, name)
         if present and self._answers.is_vain(f"{kind}/{name}", manifest, lasting(present)):
             return False
         answer = await self._api.apply(manifest)
@@ -119,22 +131,29 @@ class Actor:
         self._cache.put(answer)
         return True
 
-    async def _tell(self, manifest: Manifest, error: ApiError) -> None:
-        """Tell the user what is refused and why. ApiError, the same: it is no refusal, or the namespace
+    async def _tell(self, manifest: Manifest, error: ApiError | _NotOursError) -> str:
+        """Tell the user what is refused and why; what was told. ApiError, the same: it is no refusal, or the namespace
         goes."""
-        if not error.is_refusal or error.namespace_ends:
-            raise error
-        what = f"{manifest['kind']} {manifest['metadata']['name']}"
-        text = f"{what}: {error.message}. Change the run, or the policy or quota that refuses it."
+        said = str(error)
+        if isinstance(error, ApiError):
+            if not error.is_refusal or error.namespace_ends:
+                raise error
+            said = f"{cut(error.message, _QUOTED_CHARACTERS)}. Change the run, or the policy or quota that refuses it."
+        text = f"{' '.join(_place(manifest))}: {said}"
         await self._recorder.tell(self._run, Event("Warning", "ApplyFailed", text))
+        return text
 
     async def _create(self, manifest: Manifest) -> None:
-        kind, name = manifest["kind"], manifest["metadata"]["name"]
+        kind, name = _place(manifest)
         created = await self._api.create(manifest)
         if created:
             self._cache.put(created)
-        else:
-            await self._let_go(kind, name)
+            return
+        found = await self._find(kind, name)
+        if found and found["metadata"].get("labels", {}).get(names.RUN_LABEL) != self._key.name:
+            raise _NotOursError(f"it has lost its label {names.RUN_LABEL}. Delete it, or put the label back.")
+        if found:
+            self._cache.put(found)
 
     async def _delete(self, reference: Reference) -> None:
         left = await self._api.delete(reference, self._key.namespace)
@@ -151,6 +170,10 @@ class Actor:
         known = self._cache.children(self._key).get((kind, name))
         if known:
             self._cache.remove(known)
+
+
+def _place(manifest: Manifest) -> Place:
+    return manifest["kind"], manifest["metadata"]["name"]
 
 
 def _ours(status: Manifest) -> dict[str, Any]:

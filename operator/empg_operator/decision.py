@@ -24,6 +24,15 @@ class Diagnosis:
 
 
 @dataclass(frozen=True)
+class Blocked:
+    """Why a child can't be made or changed."""
+
+    message: str
+    until: float
+    """No object is created before, in seconds since the epoch."""
+
+
+@dataclass(frozen=True)
 class Observed:
     """A run and its surroundings at one moment."""
 
@@ -39,6 +48,8 @@ class Observed:
     refusals: Mapping[str, str] = field(default_factory=dict)
     """Name of a pod template's revision: why the API server refuses such a pod; empty text: it takes it. A refusal is
     soon forgotten, as its cause may lie outside the template."""
+    blocked: Mapping[tuple[str, str], Blocked] = field(default_factory=dict)
+    """Children by (kind, name) that were refused when they were applied or created last."""
     pod_monitors: bool = False
     """Whether the cluster has the kind PodMonitor."""
 

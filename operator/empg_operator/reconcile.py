@@ -7,11 +7,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from empg.api.run import MANAGED_BY
-from empg_operator.act import Actor
+from empg_operator.act import Actor, Changed
 from empg_operator.answers import Answers
 from empg_operator.api import CONFLICT, Api, ApiError
 from empg_operator.cache import Cache, RunKey
-from empg_operator.decision import Diagnosis, Manifest, Observed, Plan
+from empg_operator.decision import Blocked, Diagnosis, Manifest, Observed, Plan
 from empg_operator.events import Recorder
 from empg_operator.look import look
 from empg_operator.ownership import owner
@@ -39,6 +39,7 @@ class _Memory:
     diagnosis: Diagnosis | None = None
     refusals: dict[str, tuple[str, float]] = field(default_factory=dict)
     """By the digest of a pod's template: the answer, and when it was given."""
+    blocked: dict[tuple[str, str], Blocked] = field(default_factory=dict)
     answers: Answers = field(default_factory=Answers)
 
 
@@ -93,6 +94,9 @@ class Reconciler:
         plan = await self._decide(key, observed, memory)
         actor = Actor(key, observed, self._api, self._cache, self._recorder, memory.answers, self._wake)
         changed = await actor.change_children(plan)
+        self._note_refusals(memory, plan, changed)
+        if not changed.complete:
+            raise _refused(changed)
         if plan.status is not None:
             written = await actor.write_status(plan.status)
             if written is None:
@@ -103,7 +107,7 @@ class Reconciler:
             await self._recorder.tell(run, event)
         self._shown.show(key, run)
         if changed.refused:
-            raise _later(changed.refused, due=plan.requeue_after) from changed.refused
+            raise _refused(changed, due=plan.requeue_after)
         later = [plan.requeue_after] if plan.requeue_after is not None else []
         return min([*later, SETTLE_SECONDS] if changed.any else later, default=None)
 
@@ -124,6 +128,7 @@ class Reconciler:
             parent=self._cache.run(RunKey(key.namespace, origin)) if origin else None,
             diagnosis=memory.diagnosis,
             refusals={digest: refusal for digest, (refusal, _) in memory.refusals.items()},
+            blocked=dict(memory.blocked),
             pod_monitors=self.pod_monitors,
         )
 
@@ -148,11 +153,25 @@ class Reconciler:
                 return plan
         raise AssertionError(f"run {key}: {ROUNDS} plans in a row asked for something new")
 
+    def _note_refusals(self, memory: _Memory, plan: Plan, changed: Changed) -> None:
+        """Remember what was refused, and earlier refusals of what is not to be tried again yet."""
+        now = self._clock()
+        tried = {(each["kind"], each["metadata"]["name"]) for each in (*plan.apply, *plan.create)}
+        kept = {
+            place: blocked for place, blocked in memory.blocked.items() if place not in tried and now < blocked.until
+        }
+        new = {place: Blocked(text, now + REFUSAL_SECONDS) for place, text in changed.refused.items()}
+        memory.blocked = kept | new
+
     def _forget(self, key: RunKey) -> None:
         self._memories.pop(key, None)
         self._shown.hide(key)
 
 
-def _later(error: ApiError, due: float | None = None) -> TryLaterError:
+def _refused(changed: Changed, due: float | None = None) -> TryLaterError:
+    return TryLaterError("refused", "; ".join(changed.refused.values()), due=due)
+
+
+def _later(error: ApiError) -> TryLaterError:
     result = "conflict" if error.code == CONFLICT else "refused" if error.is_refusal else "unavailable"
-    return TryLaterError(result, str(error), error.retry_after, due)
+    return TryLaterError(result, str(error), error.retry_after)

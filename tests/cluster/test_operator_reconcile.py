@@ -223,7 +223,7 @@ def test_a_refused_apply_is_told_to_the_user_and_holds_nothing_else_up(on_bench:
             )
         )
         for _ in range(2):
-            with pytest.raises(TryLaterError, match=r"deployments/demo-sampler: 422 Invalid") as caught:
+            with pytest.raises(TryLaterError, match=r"Deployment demo-sampler: .*spec\.replicas") as caught:
                 await reconcile(bench.key)
         assert (caught.value.result, caught.value.due) == ("refused", 3.0)
 

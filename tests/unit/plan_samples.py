@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from empg_operator import names
-from empg_operator.decision import Diagnosis, Manifest, Observed, Plan
+from empg_operator.decision import Blocked, Diagnosis, Manifest, Observed, Plan
 from empg_operator.plan import plan
 from empg_operator.plan.situation import Situation, survey
 from empg_operator.plan.times import stamp
@@ -145,6 +145,7 @@ class Steps:
         self.parent: Manifest | None = None
         self.settings = SETTINGS
         self.pod_monitors = False
+        self.blocked: dict[tuple[str, str], Blocked] = {}
         self.now = NOW
         self.plans: list[Plan] = []
         """All that were made, those that asked something among them."""
@@ -157,6 +158,7 @@ class Steps:
             parent=self.parent,
             diagnosis=self.diagnosis,
             refusals=dict(self.refusals),
+            blocked=dict(self.blocked),
             pod_monitors=self.pod_monitors,
         )
 

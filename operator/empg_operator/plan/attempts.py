@@ -8,6 +8,7 @@ from typing import Literal
 
 from empg import exit_codes
 from empg.api.lifecycle import RestartsSpec
+from empg_operator import names
 from empg_operator.builders.learner import FAILURE_RULES
 from empg_operator.plan.situation import Ended, LearnerJob, Situation
 from empg_operator.plan.times import moment
@@ -126,7 +127,8 @@ def start(situation: Situation, counted: Tally, not_before: float | None, *, cle
     waiting = not_before is not None and situation.now < not_before
     if situation.live is not None or counted.unseen_until is not None or waiting or not cleared:
         return None
-    return situation.next_attempt
+    attempt = situation.next_attempt
+    return None if situation.blocked("Job", names.learner_job(situation.name, attempt)) else attempt
 
 
 def obsolete(situation: Situation, *, stop: bool) -> tuple[LearnerJob, ...]:

@@ -59,6 +59,7 @@ def _decide(situation: Situation, settings: Settings) -> Plan:
     done = changes(situation, settings, decided, origin, sampler, learner, started)
     look = looks.look(situation, decided.tally, decided.turn, decided.clock, decided.samplers)
     due = [*decided.moments(), counted.again, look.again, sampler.again, learner.again]
+    due += [blocked.until for blocked in situation.observed.blocked.values()]
     if isinstance(origin, Missing):
         due.append(situation.now + PARENT_SECONDS)
     if decided.over:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from empg.api.status import Condition, Lineage, Phase, SamplerCount
+from empg_operator import names
 from empg_operator.causes import STARTING, Cause, cause
 from empg_operator.conditions import MESSAGE_CHARACTERS, Statement, cut, set_conditions
 from empg_operator.plan.attempts import Judged, Tally
@@ -101,6 +102,9 @@ def _accepted(picture: Picture) -> Statement:
     refused = next((template.refusal for template in picture.templates if template.refusal), None)
     if refused is not None:
         return Statement("Accepted", "False", *refused)
+    blocked = picture.situation.observed.blocked
+    if blocked:
+        return Statement("Accepted", "False", "ApplyFailed", blocked[min(blocked)].message)
     return Statement("Accepted", "True", "Accepted", "The spec is valid.")
 
 
@@ -137,6 +141,9 @@ def _learner(picture: Picture) -> Statement | None:
         return Statement("LearnerReady", "False", "WaitingForSamplers", "The samplers have the devices.")
     if picture.started is not None:
         return Statement("LearnerReady", "False", STARTING.reason, STARTING.message)
+    job_name = names.learner_job(situation.name, situation.next_attempt)
+    if (blocked := situation.blocked("Job", job_name)) is not None:
+        return Statement("LearnerReady", "False", "ApplyFailed", blocked.message)
     if situation.attempt == 0:
         refused = next((each.refusal for each in picture.templates if each.role == "learner" and each.refusal), None)
         return Statement("LearnerReady", "False", *(refused or (STARTING.reason, STARTING.message)))

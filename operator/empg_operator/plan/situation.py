@@ -12,7 +12,7 @@ from empg.api.load import parse_run
 from empg.api.run import EMPGRun, RunSpec
 from empg.api.status import Progress, RunStatus
 from empg_operator import names
-from empg_operator.decision import Diagnosis, Manifest, Observed
+from empg_operator.decision import Blocked, Diagnosis, Manifest, Observed
 from empg_operator.plan.reading import read_status
 
 
@@ -136,6 +136,11 @@ class Situation:
         """What the newest attempt has reported."""
         progress = self.status.progress
         return progress if progress is not None and progress.attempt == self.attempt else None
+
+    def blocked(self, kind: str, name: str) -> Blocked | None:
+        """Why an object can't be created at present."""
+        found = self.observed.blocked.get((kind, name))
+        return found if found is not None and self.now < found.until else None
 
     def look(self, seconds: float) -> Diagnosis | None:
         """The last diagnosis, unless it is older."""

@@ -66,6 +66,8 @@ def template(situation: Situation, settings: Settings, lineage: Lineage | None, 
     if answer and "exceeded quota" not in answer:
         refusal = ("TemplateRefused", f"The API server refuses the {role}'s pods: {answer}")
         return _former(situation, role, refusal=refusal, again=situation.now + REFUSED_SECONDS)
+    if (blocked := situation.blocked("ControllerRevision", revision)) is not None:
+        return _former(situation, role, again=blocked.until)
     # With a quota that is used up, the pod itself is right, and waits.
     number = 1 + max((kept.get("revision", 0) for kept in _revisions(observed, role).values()), default=0)
     return Template(role, revision, built, create=controller_revision(run, role, digest, built, number))

@@ -1,0 +1,75 @@
+"""Children that the API server refuses: the run says so, and what can't be created is tried again later."""
+
+from __future__ import annotations
+
+from plan_samples import NOW, Steps
+
+from empg_operator.decision import Blocked
+
+WHY = "Job demo-learner-1: exceeded quota: none. Change the run, or the policy or quota that refuses it."
+
+
+def refused(kind: str, name: str) -> tuple[Steps, str]:
+    """A run of which this was refused when it was to be created, before a pass; and the name of the object."""
+    steps = Steps()
+    while not any(each["kind"] == kind and each["metadata"]["name"].startswith(name) for each in steps.step().create):
+        pass
+    [place] = [place for place in steps.children if place[0] == kind and place[1].startswith(name)]
+    steps = Steps()
+    steps.blocked = {place: Blocked(WHY, NOW + 30)}
+    return steps, place[1]
+
+
+def test_a_job_that_is_refused_is_told_and_created_later() -> None:
+    steps, _ = refused("Job", "demo-learner-1")
+    assert steps.settle().requeue_after == 30
+    assert not steps.jobs()
+    assert steps.status()["attempt"] == 0
+    for kind in ("Accepted", "LearnerReady", "Ready"):
+        assert steps.said(kind) == ("False", "ApplyFailed")
+        assert WHY in str(steps.status()["conditions"])
+    assert "AttemptStarted" not in steps.events()
+    steps.now = NOW + 30
+    assert [each["kind"] for each in steps.step().create] == ["Job"], "it is tried again"
+    steps.blocked = {}
+    steps.settle()
+    assert steps.said("Accepted") == ("True", "Accepted")
+    assert steps.said("LearnerReady") == ("False", "Starting")
+    assert steps.events().count("AttemptStarted") == 1
+
+
+def test_without_a_revision_no_pods_are_made_of_it() -> None:
+    steps, name = refused("ControllerRevision", "demo-learner-")
+    assert steps.settle().requeue_after == 30
+    assert ("ControllerRevision", name) not in steps.children
+    assert not steps.jobs()
+    assert steps.said("Accepted") == ("False", "ApplyFailed")
+    steps.now, steps.blocked = NOW + 30, {}
+    steps.settle()
+    assert steps.jobs() == ["demo-learner-1"]
+
+
+def test_a_child_that_is_refused_does_not_keep_the_run_waiting() -> None:
+    steps = Steps()
+    steps.blocked = {("Service", "demo-learner"): Blocked("Service demo-learner: it exists.", NOW + 30)}
+    steps.settle()
+    assert steps.jobs() == ["demo-learner-1"]
+    assert steps.said("Accepted") == ("False", "ApplyFailed")
+    steps.replace_job(1, ready=1)
+    steps.settle()
+    assert steps.said("LearnerReady") == ("True", "Running")
+
+
+def test_the_attempt_after_a_crash_may_be_refused() -> None:
+    steps = Steps({"restarts": {"backoffSeconds": 0}})
+    steps.settle()
+    steps.blocked = {("Job", "demo-learner-2"): Blocked(WHY, NOW + 30)}
+    steps.replace_job(1, failed="x")
+    steps.settle()
+    assert steps.jobs() == ["demo-learner-1"]
+    assert steps.said("LearnerReady") == ("False", "ApplyFailed")
+    assert steps.status()["restarts"] == 1
+    steps.now, steps.blocked = NOW + 30, {}
+    steps.settle()
+    assert steps.jobs()[-1] == "demo-learner-2"
+    assert steps.status()["restarts"] == 1
