@@ -1,9 +1,14 @@
-"""Prometheus' configuration for what our monitors select, as the Prometheus operator would make it."""
+"""Prometheus' configuration for what our monitors select, as the Prometheus operator would make it.
+
+Debian builds Prometheus without discovery in Kubernetes: targets come from files, with the labels that it would give.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from hack.rest import Document
@@ -11,36 +16,63 @@ from hack.rest import Document
 SCRAPE_SECONDS = 5
 
 
-def pod_job(monitor: Document, server: str, token: str, authority: str) -> Document:
-    """Job of a PodMonitor."""
+@dataclass(frozen=True)
+class Way:
+    """How pods are reached from outside of the cluster: by the API server."""
+
+    server: str
+    token: str
+    authority: Path
+    """Certificate of the server's authority."""
+
+
+def pod_job(monitor: Document, targets: Path, way: Way) -> Document:
+    """Job of a PodMonitor for the `pod_targets` in a file."""
     [endpoint] = monitor["spec"]["podMetricsEndpoints"]
-    targets = [
-        {
-            "source_labels": [f"__meta_kubernetes_pod_label_{sanitized(label)}"],
-            "target_label": sanitized(label),
-        }
+    copied = [
+        {"source_labels": [f"__meta_kubernetes_pod_label_{sanitized(label)}"], "target_label": sanitized(label)}
         for label in monitor["spec"]["podTargetLabels"]
     ]
-    port = {
-        "source_labels": ["__meta_kubernetes_pod_container_port_name"],
-        "regex": endpoint["port"],
-        "action": "keep",
-    }
+    port = _kept("__meta_kubernetes_pod_container_port_name", endpoint["port"])
     selected = _selected("pod", monitor["spec"]["selector"]["matchLabels"])
-    return _job(monitor, "pod", [*selected, port, *targets, *_own(endpoint)], server, token, authority)
+    return _job(monitor, targets, way, [*selected, port, *copied, *_own(endpoint)])
 
 
-def service_job(monitor: Document, server: str, token: str, authority: str) -> Document:
-    """Job of a ServiceMonitor."""
+def service_job(monitor: Document, targets: Path, way: Way) -> Document:
+    """Job of a ServiceMonitor for the `service_targets` in a file."""
     [endpoint] = monitor["spec"]["endpoints"]
-    port = {
-        "source_labels": ["__meta_kubernetes_endpoint_port_name"],
-        "regex": endpoint["port"],
-        "action": "keep",
-    }
+    port = _kept("__meta_kubernetes_endpoint_port_name", endpoint["port"])
     selected = _selected("service", monitor["spec"]["selector"]["matchLabels"])
-    job = _job(monitor, "endpoints", [*selected, port, *_own(endpoint)], server, token, authority)
+    job = _job(monitor, targets, way, [*selected, port, *_own(endpoint)])
     return {**job, "honor_labels": endpoint.get("honorLabels", False)}
+
+
+def pod_targets(pods: Iterable[Document]) -> list[Document]:
+    """Every port of every pod, with the labels of discovery in role `pod`."""
+    return [
+        _target(_pod_labels(pod, port))
+        for pod in pods
+        for container in pod["spec"]["containers"]
+        for port in container.get("ports", ())
+    ]
+
+
+def service_targets(services: Iterable[Document], pods: Iterable[Document]) -> list[Document]:
+    """Every port of every service that leads to a port of a pod, with the labels of discovery in role `endpoints`."""
+    return [
+        _target(
+            _pod_labels(pod, port)
+            | _labels("service", service)
+            | {"__meta_kubernetes_endpoint_port_name": outer["name"]}
+        )
+        for service in services
+        for pod in pods
+        if service["spec"]["selector"].items() <= pod["metadata"]["labels"].items()
+        for outer in service["spec"]["ports"]
+        for container in pod["spec"]["containers"]
+        for port in container.get("ports", ())
+        if outer["targetPort"] in (port.get("name"), port["containerPort"])
+    ]
 
 
 def sanitized(label: str) -> str:
@@ -48,15 +80,30 @@ def sanitized(label: str) -> str:
     return re.sub(r"[^a-zA-Z0-9_]", "_", label)
 
 
+def _target(labels: Document) -> Document:
+    return {"targets": ["by-proxy"], "labels": labels}
+
+
+def _pod_labels(pod: Document, port: Mapping[str, Any]) -> Document:
+    return _labels("pod", pod) | {
+        "__meta_kubernetes_namespace": pod["metadata"]["namespace"],
+        "__meta_kubernetes_pod_name": pod["metadata"]["name"],
+        "__meta_kubernetes_pod_container_port_name": port.get("name", ""),
+        "__meta_kubernetes_pod_container_port_number": str(port["containerPort"]),
+    }
+
+
+def _labels(kind: str, found: Document) -> Document:
+    labels = found["metadata"].get("labels", {})
+    return {f"__meta_kubernetes_{kind}_label_{sanitized(label)}": value for label, value in labels.items()}
+
+
+def _kept(label: str, value: str) -> Document:
+    return {"source_labels": [label], "regex": re.escape(value), "action": "keep"}
+
+
 def _selected(kind: str, labels: Mapping[str, str]) -> list[Document]:
-    return [
-        {
-            "source_labels": [f"__meta_kubernetes_{kind}_label_{sanitized(label)}"],
-            "regex": re.escape(value),
-            "action": "keep",
-        }
-        for label, value in labels.items()
-    ]
+    return [_kept(f"__meta_kubernetes_{kind}_label_{sanitized(label)}", value) for label, value in labels.items()]
 
 
 def _own(endpoint: Mapping[str, Any]) -> list[Document]:
@@ -65,23 +112,19 @@ def _own(endpoint: Mapping[str, Any]) -> list[Document]:
     return [{names.get(key, key): value for key, value in rule.items()} for rule in endpoint.get("relabelings", ())]
 
 
-def _job(monitor: Document, role: str, chosen: list[Document], server: str, token: str, authority: str) -> Document:
-    """Pods are found, and reached, by way of the API server: Prometheus runs outside of the cluster."""
-    namespace = monitor["metadata"]["namespace"]
-    trusted = {"authorization": {"credentials": token}, "tls_config": {"ca_file": authority}}
+def _job(monitor: Document, targets: Path, way: Way, chosen: list[Document]) -> Document:
     pod = ["__meta_kubernetes_namespace", "__meta_kubernetes_pod_name", "__meta_kubernetes_pod_container_port_number"]
     return {
-        "job_name": f"{namespace}/{monitor['metadata']['name']}",
+        "job_name": f"{monitor['metadata']['namespace']}/{monitor['metadata']['name']}",
         "scrape_interval": f"{SCRAPE_SECONDS}s",
         "scrape_timeout": f"{SCRAPE_SECONDS}s",
         "scheme": "https",
-        **trusted,
-        "kubernetes_sd_configs": [
-            {"role": role, "api_server": server, "namespaces": {"names": [namespace]}, **trusted}
-        ],
+        "authorization": {"credentials": way.token},
+        "tls_config": {"ca_file": str(way.authority)},
+        "file_sd_configs": [{"files": [str(targets)]}],
         "relabel_configs": [
-            {"source_labels": ["__meta_kubernetes_namespace"], "target_label": "namespace"},
-            {"source_labels": ["__meta_kubernetes_pod_name"], "target_label": "pod"},
+            {"source_labels": pod[:1], "target_label": "namespace"},
+            {"source_labels": pod[1:2], "target_label": "pod"},
             *chosen,
             {
                 "source_labels": pod,
@@ -89,6 +132,6 @@ def _job(monitor: Document, role: str, chosen: list[Document], server: str, toke
                 "target_label": "__metrics_path__",
                 "replacement": "/api/v1/namespaces/$1/pods/$2:$3/proxy/metrics",
             },
-            {"target_label": "__address__", "replacement": server.partition("://")[2]},
+            {"target_label": "__address__", "replacement": way.server.partition("://")[2]},
         ],
     }

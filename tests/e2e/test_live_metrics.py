@@ -16,12 +16,13 @@ import urllib3
 import yaml
 from applied_run import START_SECONDS, AppliedRun, demo
 from live_cluster import ROOT, LiveCluster, until
-from monitors import pod_job, service_job
+from monitors import Way, pod_job, pod_targets, service_job, service_targets
 
 from empg.api.run import EMPGRun
 from empg_operator.builders.monitor import pod_monitor
 from empg_operator.settings import Settings
 from hack.dashboards.asked import expressions, selectors
+from hack.rest import Document
 
 ACCOUNT = "prometheus"
 RELEASE = "empg-system"
@@ -30,7 +31,6 @@ RIGHTS = {
     "kind": "Role",
     "metadata": {"name": ACCOUNT},
     "rules": [
-        {"apiGroups": [""], "resources": ["pods", "services", "endpoints"], "verbs": ["get", "list", "watch"]},
         {"apiGroups": [""], "resources": ["pods/proxy"], "verbs": ["get"]},
     ],
 }
@@ -107,7 +107,7 @@ def _jobs(run: AppliedRun, directory: Path) -> list[dict[str, Any]]:
     cluster = view["clusters"][0]["cluster"]
     authority = directory / "ca.crt"
     authority.write_bytes(base64.b64decode(cluster["certificate-authority-data"]))
-    way = (cluster["server"], token, str(authority))
+    way = Way(cluster["server"], token, authority)
     monitor = pod_monitor(EMPGRun.model_validate(run.document()), Settings())
     assert monitor is not None
     chart = access.helm(
@@ -115,7 +115,16 @@ def _jobs(run: AppliedRun, directory: Path) -> list[dict[str, Any]]:
         *("--set", "metrics.serviceMonitor.enabled=true", "--show-only", "templates/servicemonitor.yaml"),
         "--kube-version=1.31",
     )
-    return [pod_job(monitor, *way), service_job(yaml.safe_load(chart), *way)]
+    of_run, of_release = directory / "run.json", directory / "release.json"
+    of_run.write_text(json.dumps(pod_targets(_objects(run, run.namespace, "pods"))))
+    services, pods = (_objects(run, RELEASE, kind) for kind in ("services", "pods"))
+    of_release.write_text(json.dumps(service_targets(services, pods)))
+    return [pod_job(monitor, of_run, way), service_job(yaml.safe_load(chart), of_release, way)]
+
+
+def _objects(run: AppliedRun, namespace: str, kind: str) -> list[Document]:
+    found: list[Document] = run.cluster.rest.get(f"/api/v1/namespaces/{namespace}/{kind}")["items"]
+    return found
 
 
 def test_it_scrapes_operator_sampler_and_learner(run: AppliedRun, prometheus: Prometheus) -> None:
