@@ -21,7 +21,9 @@ def end_at_once_on_crash() -> None:
 
 
 def _end(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    traceback.print_exception(kind, error, trace)
+    # PyTorch wraps the hook when ranks meet, and puts a buffer that we would not see again in the place of sys.stderr.
+    traceback.print_exception(kind, error, trace, file=sys.__stderr__)
     sys.stdout.flush()
-    sys.stderr.flush()
+    if sys.__stderr__ is not None:
+        sys.__stderr__.flush()
     os._exit(CODE)
