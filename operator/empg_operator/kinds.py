@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from urllib.parse import quote
 
 from empg_operator import names
 
@@ -19,9 +20,12 @@ class Kind:
     """Label selector of the objects that concern us; empty: all."""
 
     def path(self, namespace: str | None, name: str = "", subresource: str = "") -> str:
-        """Path of an object, or of a collection where ``name`` is empty; of all namespaces where there is none."""
+        """Path of an object, or of a collection where ``name`` is empty; of all namespaces where there is none.
+
+        A name may come from a status, which a run's pods write to: it leads to no other kind.
+        """
         root = f"/apis/{self.api_version}" if "/" in self.api_version else f"/api/{self.api_version}"
-        parts = (root, f"namespaces/{namespace}" if namespace else "", self.plural, name, subresource)
+        parts = (root, f"namespaces/{namespace}" if namespace else "", self.plural, quote(name, safe=""), subresource)
         return "/".join(part for part in parts if part)
 
 

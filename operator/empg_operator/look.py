@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping
 from itertools import islice
 from typing import Any
 
 from empg_operator import names
-from empg_operator.api import Api
+from empg_operator.api import CHUNK, Api
 from empg_operator.cache import RunKey
 from empg_operator.decision import Diagnosis, Manifest
 from empg_operator.kinds import CLAIM, EVENT, POD
@@ -17,8 +17,11 @@ _Children = Mapping[tuple[str, str], Manifest]
 
 
 async def look(api: Api, key: RunKey, run: Manifest, children: _Children, now: float) -> Diagnosis:
-    """Four requests at most: the pods, the claim, and the events of the likeliest culprits. ``now`` goes into it."""
+    """Four requests at most: the pods, the claim, and the events of the likeliest culprits; and one for each laggard of
+    more samplers than a chunk holds. ``now`` goes into it."""
     pods = await _first(api.chunks(POD, key.namespace, labels=f"{names.RUN_LABEL}={key.name}"))
+    if len(pods) >= CHUNK:
+        pods += await _laggards(api, key, run, {pod["metadata"]["name"] for pod in pods})
     claim = await api.get(CLAIM, key.namespace, _claim_name(key, run))
     events = []
     for fields, prefix in islice(_culprits(key, pods, claim, children), _EVENT_LISTS):
@@ -26,6 +29,13 @@ async def look(api: Api, key: RunKey, run: Manifest, children: _Children, now: f
         events += [event for event in found if event["involvedObject"].get("name", "").startswith(prefix)]
     slim = tuple(_slim(pod) for pod in pods)
     return Diagnosis(now, slim, (claim,) if claim else (), tuple(events))
+
+
+async def _laggards(api: Api, key: RunKey, run: Manifest, known: Collection[str]) -> list[Manifest]:
+    """The pods that stay behind, as the learner says, and that are none of the known."""
+    named = (run.get("status", {}).get("progress") or {}).get("laggards", ())
+    found = [await api.get(POD, key.namespace, name) for name in named if name not in known]
+    return [pod for pod in found if pod and pod["metadata"].get("labels", {}).get(names.RUN_LABEL) == key.name]
 
 
 def _culprits(

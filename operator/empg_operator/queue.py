@@ -115,6 +115,8 @@ class Queue(Generic[Key]):
         [outcome] = await asyncio.gather(self._work(key), return_exceptions=True)
         self._metrics.reconcile_seconds.observe(time.perf_counter() - begun)
         self._cancel_timer(key)
+        if isinstance(outcome, asyncio.CancelledError):
+            raise outcome  # kopf cancels whatever still runs when the process is to end
         if not isinstance(outcome, BaseException):
             self._metrics.reconciles.labels("success").inc()
             self._failures.pop(key, None)

@@ -124,6 +124,27 @@ def test_jitter_is_half_of_the_backoff_at_most_and_the_backoff_is_bounded() -> N
     assert waits(1.0)[-1] == pytest.approx(LONGEST_BACKOFF_SECONDS)
 
 
+def test_work_that_is_cancelled_at_the_end_is_no_bug(caplog: pytest.LogCaptureFixture) -> None:
+    metrics = Metrics()
+    tasks: list[asyncio.Task[None] | None] = []
+
+    async def work(key: str) -> None:
+        tasks.append(asyncio.current_task())
+        await asyncio.sleep(50)
+
+    async def main() -> None:
+        async with _running(work, metrics=metrics) as queue:
+            queue.add("a")
+            await asyncio.sleep(1)
+            assert tasks[0]
+            tasks[0].cancel()
+            await asyncio.sleep(1)
+
+    virtual_time.run(main())
+    assert metrics.registry.get_sample_value("empg_operator_reconcile_total", {"result": "bug"}) is None
+    assert caplog.text == ""
+
+
 def test_what_is_due_does_not_wait_for_the_backoff() -> None:
     begun: list[float] = []
 
