@@ -14,10 +14,9 @@ from empg.exit_codes import OK, RETRY
 from empg.rundir.claims import Claim, claim, fail, release
 from empg.rundir.plan import Plan
 from empg.rundir.probe import echo
-from empg.rundir.progress import read_progress
 from empg.rundir.specs import newest_spec
 from empg.rundir.units import commit
-from empg.store.base import Store, retry_when_full
+from empg.store.base import StorageFull, Store, retry_when_full
 from empg_sampler import metrics
 from empg_sampler.choose import (
     SHORTEST_WAIT,
@@ -33,6 +32,7 @@ from empg_sampler.finished import finished
 from empg_sampler.graders import Graders
 from empg_sampler.health import LOAD_SECONDS, Health
 from empg_sampler.pulse import Pulse
+from empg_sampler.rest import Rest
 from empg_sampler.survey import Surveyor, find_policy
 from empg_sampler.turn import Turn
 from empg_sampler.weights import BadPolicy
@@ -44,11 +44,10 @@ LOOK_SECONDS = 0.1
 """A busy sampler looks at the run directory this often, or rarer where looking is slow (`LOOK_SHARE`)."""
 LOOK_SHARE = 0.1
 """Largest share of a busy sampler's time that goes into looking."""
-REFUSED_SECONDS = 10.0
-"""A policy that was refused is tried again after this long."""
+AGAIN_SECONDS = 10.0
+"""After this long a policy that was refused is tried again, and a claim for which there was no room."""
 FULL_SECONDS = 600.0
 """How long a finished unit waits for room on a full volume."""
-
 
 OUTGROWN = "the plan needs longer sequences than this engine has: starting anew with the newest spec"
 
@@ -70,8 +69,7 @@ class Sampler:
     incarnation: str
     max_sequences: int
     deterministic: bool
-    sleeps: bool
-    """Whether to give the GPU up while the learner trains."""
+    rest: Rest
     pinned: bool
     """Whether to serve one policy alone."""
     manifest: Path | None
@@ -84,7 +82,7 @@ class Sampler:
     """Units in hand, by their `key`."""
     _refused: dict[int, float] = field(init=False, default_factory=dict)
     """When a refused policy may be tried again."""
-    _asleep: bool = field(init=False, default=False)
+    _full_until: float = field(init=False, default=0.0)
     _look_at: float = field(init=False, default=0.0)
     """When to look at the run directory again (monotonic seconds)."""
 
@@ -112,6 +110,16 @@ class Sampler:
 
     def _look(self) -> int | None:
         """See what is there, serve the right policy and claim units; an exit code ends the loop."""
+        if time.monotonic() < self._full_until:
+            return None
+        try:
+            return self._see()
+        except StorageFull as error:
+            log.error("%s; no unit is claimed until there is room", error)
+            self._full_until = time.monotonic() + AGAIN_SECONDS
+            return None
+
+    def _see(self) -> int | None:
         start = time.monotonic()
         if finished(self.store, self.manifest):
             log.info("the run is finished")
@@ -127,12 +135,16 @@ class Sampler:
             return RETRY
         if self.turn:
             self.turn.look(board)
-        if not self._resting():
+        if self.rest.due():
+            if not self.works and not self.rest.asleep:
+                self.engine.sleep()
+                self.rest.begin(self.engine.version)
+        else:
             now = time.monotonic()
             published = set() if self.pinned else self.surveyor.policies()
             available = {version for version in published if self._refused.get(version, now) <= now}
             self._serve(board, available)
-            if not self._asleep:
+            if not self.rest.asleep:
                 # A pod with one policy does not come back to its evaluations either.
                 self._claim(board, leaving=self.pinned or max(available, default=0) > self.engine.version)
         self._look_at = time.monotonic() + max(LOOK_SECONDS, (time.monotonic() - start) / LOOK_SHARE)
@@ -141,38 +153,25 @@ class Sampler:
     def _serve(self, board: Board, available: set[int]) -> None:
         """Swap to another policy, if one is better."""
         version = target_policy(self.engine.version, available, board, self._generating, steady=self.deterministic)
-        if version == self.engine.version and not self._asleep:
+        current, asleep = self.engine.version, self.rest.asleep
+        if not (self.rest.may_end(current, version, board) if asleep else version != current):
             return
         self.pulse.say(policy=self.engine.version, loading=version)
         self.health.beat(LOAD_SECONDS)
         try:
             policy = find_policy(self.store, version)
-            seconds = self.engine.wake(policy) if self._asleep else self.engine.swap(policy)
+            seconds = self.engine.wake(policy) if asleep else self.engine.swap(policy)
         except BadPolicy as error:
-            self._refused[version] = time.monotonic() + REFUSED_SECONDS
+            self._refused[version] = time.monotonic() + AGAIN_SECONDS
             metrics.REFUSED_POLICIES.inc()
             log.error("policy %d refused, policy %d goes on: %s", version, self.engine.version, error)
         else:
-            self._asleep = False
+            self.rest.asleep = False
             self.pulse.advance()
             metrics.SWAP_SECONDS.observe(seconds)
             metrics.POLICY_VERSION.set(version)
-            log.info(
-                "policy %d served after %.0f ms, %d answers under way", version, 1e3 * seconds, self.engine.running
-            )
-        self.pulse.say(policy=self.engine.version)
-
-    def _resting(self) -> bool:
-        """Whether to leave the GPU to the learner now."""
-        if not self.sleeps:
-            return False
-        progress = read_progress(self.store)
-        learning = progress is not None and progress.phase == "learning"
-        if learning and not self._asleep and not self.works:
-            self.engine.sleep()
-            self._asleep = True
-            self.pulse.say(policy=self.engine.version, asleep=True)
-        return learning
+            log.info("policy %d served after %.0f ms", version, 1e3 * seconds)
+        self.pulse.say(policy=self.engine.version, asleep=self.rest.asleep)
 
     def _claim(self, board: Board, *, leaving: bool) -> None:
         """Take units, so that the engine is busy and every sampler has its share."""
@@ -257,12 +256,16 @@ class Sampler:
 
     def _fail(self, work: Work, reason: str) -> None:
         log.error("%s failed: %s", work.name, reason)
-        fail(self.store, work.plan, work.unit.name, work.attempt, work.claim, reason)
+        tell = partial(fail, self.store, work.plan, work.unit.name, work.attempt, work.claim, reason)
+        retry_when_full(tell, FULL_SECONDS, sleep=self._pause)
         self._drop(work, "failed")
 
     def _release(self) -> None:
         for work in list(self.works.values()):
-            release(self.store, work.plan, work.unit.name, work.attempt, work.claim)
+            try:
+                release(self.store, work.plan, work.unit.name, work.attempt, work.claim)
+            except StorageFull as error:
+                log.error("%s is not released: %s", work.name, error)
             self._drop(work, "released")
 
     def _drop(self, work: Work, outcome: str) -> None:

@@ -34,6 +34,8 @@ class Pulse:
         self._units = 0
         self._generated = deque([(time.monotonic(), 0)])
         self._lock = threading.Lock()
+        self._failing = False
+        """The last heartbeat could not be written, and that was told."""
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._beat_on, name="pulse", daemon=True)
 
@@ -84,4 +86,10 @@ class Pulse:
                 write_record(self._store, self._record)
             except StoreError as error:
                 # Others take our claims over if this lasts; what we commit counts all the same.
-                log.error("heartbeat not written: %s", error)
+                if not self._failing:
+                    log.error("heartbeat not written: %s", error)
+                self._failing = True
+                return
+            if self._failing:
+                log.info("heartbeats are written again")
+            self._failing = False

@@ -22,6 +22,7 @@ from empg_sampler.graders import Graders
 from empg_sampler.health import Health
 from empg_sampler.loop import Sampler
 from empg_sampler.pulse import Pulse
+from empg_sampler.rest import Rest
 from empg_sampler.specs import starting_spec
 from empg_sampler.survey import Surveyor, find_policy
 from empg_sampler.turn import Turn
@@ -74,7 +75,7 @@ def work(
             incarnation=pulse.incarnation,
             max_sequences=spec.sampler.max_concurrent_sequences,
             deterministic=spec.sampler.deterministic,
-            sleeps=given.sleep_while_learning,
+            rest=Rest(store, pulse, shared=given.sleep_while_learning),
             pinned=given.policy is not None,
             manifest=given.spec,
             health=health,

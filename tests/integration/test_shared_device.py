@@ -39,7 +39,9 @@ def test_the_learner_waits_until_samplers_sleep(tmp_path: Path) -> None:
 
     learner = [sys.executable, "-m", "empg_trainer.main", str(root), "--samplers-sleep"]
     sampler = [sys.executable, "-m", "empg_sampler.main", str(root), "--id", "s", "--sleep-while-learning"]
-    processes = [subprocess.Popen(command) for command in (learner, sampler)]
+    log = tmp_path / "sampler.log"
+    with log.open("wb") as output:
+        processes = [subprocess.Popen(learner), subprocess.Popen(sampler, stdout=output, stderr=output)]
     seen: set[tuple[str, bool]] = set()
     try:
         deadline = time.monotonic() + LIMIT_SECONDS
@@ -58,3 +60,6 @@ def test_the_learner_waits_until_samplers_sleep(tmp_path: Path) -> None:
     assert read_final(store) is not None
     assert ("learning", True) in seen
     assert ("sampling", False) in seen
+    # Each policy is loaded once, when it is there: a sampler that woke up before would load the one it had for nothing.
+    loaded = [line.split("policy ")[1].split()[0] for line in log.read_text().splitlines() if " served after " in line]
+    assert loaded == ["1", "2", "3"]

@@ -15,6 +15,8 @@ from empg.rundir.plan import Plan
 from empg.rundir.plans import create_plan
 from empg.rundir.seal import Seal, create_seal
 from empg.rundir.units import commit
+from empg.store.base import StorageFull
+from empg.store.posix import PosixStore
 from empg_sampler.finished import finished
 from empg_sampler.pulse import Pulse
 from empg_sampler.survey import Peers, Surveyor, find_policy
@@ -140,6 +142,32 @@ def test_a_heartbeat_is_written_at_once_and_progress_only_when_something_was_don
         pulse.say(policy=4)
         third = read_record(store, "me")
         assert (third.policy, third.loading, third.asleep, third.progress) == (4, None, False, 1)
+
+
+def test_heartbeats_that_cannot_be_written_are_told_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    class Volume(PosixStore):
+        full = True
+
+        def put(self, key: str, data: bytes) -> None:
+            if self.full:
+                raise StorageFull(key, "No space left on device")
+            super().put(key, data)
+
+    store = Volume(tmp_path)
+    pulse = Pulse(store, "me", "x1")
+    with caplog.at_level("INFO"):
+        for version in range(3):
+            pulse.say(policy=version)
+        assert read_record(store, "me") is None
+        store.full = False
+        pulse.say(policy=3)
+        store.full = True
+        pulse.say(policy=4)
+    told = [record.message.split(":")[0] for record in caplog.records]
+    assert told == ["heartbeat not written", "heartbeats are written again", "heartbeat not written"]
+    record = read_record(store, "me")
+    assert record is not None
+    assert record.policy == 3
 
 
 @pytest.mark.parametrize(("iterations", "over"), [(1, True), (2, True), (3, False)])

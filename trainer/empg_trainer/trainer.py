@@ -73,8 +73,7 @@ class Trainer:
         step = MStep(self.engine, spec, rows, sampled, self._learner.tokens_per_micro_batch)
         needed = spec.objective.resolve().needs_reference
         result = step.run(rate, self._reference_forward if needed else None)
-        if self._shares_device and self.engine.device.type == "cuda":
-            torch.cuda.empty_cache()  # Samplers wake up next.
+        self._leave_room()
         return result, rate
 
     def publish(self, version: int) -> bool:
@@ -106,6 +105,7 @@ class Trainer:
         owner = self._owner
         wanted = owner is not None and read_manifest(self._store, keys.state_prefix(iteration)) is None
         copy = snapshot(self.engine, keep=wanted)
+        self._leave_room()
         if owner is not None and wanted:
             self._write = lambda: publish_state(self._store, owner, iteration, copy.files(), copy.meta)
 
@@ -120,6 +120,11 @@ class Trainer:
         if self._saving is not None:
             self._saving.result()
             self._saving = None
+
+    def _leave_room(self) -> None:
+        """Give memory that is only kept for later back to the GPU: samplers on it wake up when a policy is there."""
+        if self._shares_device and self.engine.device.type == "cuda":
+            torch.cuda.empty_cache()
 
     def _reference_forward(self, **inputs: Any) -> tuple[Tensor, Tensor]:
         """Forward pass of policy 0, which is loaded when it is first needed and then stays on the device."""
