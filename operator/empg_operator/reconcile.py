@@ -41,6 +41,8 @@ class _Memory:
     """By the digest of a pod's template: the answer, and when it was given."""
     blocked: dict[tuple[str, str], Blocked] = field(default_factory=dict)
     answers: Answers = field(default_factory=Answers)
+    ends_with_namespace: str | None = None
+    """UID of the run whose namespace is being deleted, which can't be undone."""
 
 
 class Reconciler:
@@ -85,11 +87,14 @@ class Reconciler:
         except ApiError as error:
             if error.namespace_ends:
                 _log.info("%s: %s", key, error)
+                self._memories[key].ends_with_namespace = run["metadata"]["uid"]
                 return None
             raise _later(error) from error
 
     async def _bring(self, key: RunKey, run: Manifest) -> float | None:
         memory = self._memories.setdefault(key, _Memory())
+        if memory.ends_with_namespace == run["metadata"]["uid"]:
+            return None
         observed = self._observe(key, run, memory)
         plan = await self._decide(key, observed, memory)
         actor = Actor(key, observed, self._api, self._cache, self._recorder, memory.answers, self._wake)
