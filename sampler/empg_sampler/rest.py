@@ -25,7 +25,18 @@ class Rest:
         progress = read_progress(self.store) if self.shared else None
         return progress is not None and progress.phase == "learning"
 
-    def begin(self, current: int) -> None:
+    def may_start(self) -> bool:
+        """Whether an engine may be started, of which our record says nothing yet; while the learner trains it says
+        that we sleep, or the learner would wait for us."""
+        if self.due():
+            if not self.asleep:
+                self.begin(None)
+            return False
+        self.asleep = False
+        self.pulse.say(policy=None)
+        return not self.due()
+
+    def begin(self, current: int | None) -> None:
         """The engine, which held policy `current`, sleeps: the learner may train."""
         self.asleep = True
         self.pulse.say(policy=current, asleep=True)

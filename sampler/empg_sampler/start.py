@@ -57,6 +57,8 @@ def work(
         metrics.serve(port, health)
     with closing(Graders()) as graders:
         graders.prepare(spec.task.grader, spec.task.name)
+        rest = Rest(store, pulse, shared=given.sleep_while_learning)
+        wait_for("the learner to leave the GPU", rest.may_start)
         engine = _start_engine(
             store, spec, device, policy=given.policy, stats=port > 0, sleeps=given.sleep_while_learning
         )
@@ -75,7 +77,7 @@ def work(
             incarnation=pulse.incarnation,
             max_sequences=spec.sampler.max_concurrent_sequences,
             deterministic=spec.sampler.deterministic,
-            rest=Rest(store, pulse, shared=given.sleep_while_learning),
+            rest=rest,
             pinned=given.policy is not None,
             manifest=given.spec,
             health=health,

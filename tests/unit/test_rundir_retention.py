@@ -2,6 +2,7 @@ import pytest
 from rundir_samples import RUN, a_plan, new_run
 
 from empg.api.storage import RetentionSpec
+from empg.rundir import keys
 from empg.rundir.group import policies, publish_policy, publish_state, states
 from empg.rundir.heartbeat import Liveness, SamplerRecord, read_records, write_record
 from empg.rundir.owner import Fenced, LearnerOwner
@@ -97,6 +98,8 @@ def test_retain_removes_what_may_go_and_nothing_else(tmp_path):
     create_plan(store, a_plan(iteration=3, kind="eval", min_policy=3, max_policy=3))
     create_plan(store, a_plan(iteration=2, kind="eval", min_policy=2, max_policy=2))
     create_seal(store, Seal(run=RUN, kind="eval", iteration=2, units=()))
+    store.put(f"{keys.TENSORBOARD}/{keys.event_file(0)}", b"")
+    (tmp_path / keys.TENSORBOARD / ".tmp-1").write_bytes(b"half")
     clock = Clock()
     liveness = Liveness(10, clock)
     for sampler in ("gone", "live"):
@@ -117,6 +120,7 @@ def test_retain_removes_what_may_go_and_nothing_else(tmp_path):
     assert len(store.children("policy/000009")) == 1, "one that may yet be named stays"
     assert store.children("learner") == ["owner.2", "state"]
     assert not list(tmp_path.glob("rollout/000007/units/.tmp-*"))
+    assert [path.name for path in (tmp_path / keys.TENSORBOARD).iterdir()] == [keys.event_file(0)]
     assert list(tmp_path.glob("rollout/000008/units/.tmp-*")), "an open iteration is left alone"
     assert retain(store, RetentionSpec(rollouts=2), owner, liveness, best=0, pinned={1}) == Removal((), (), ())
 

@@ -62,3 +62,15 @@ def test_a_learner_that_has_begun_meanwhile_finds_it_asleep(rest: Rest) -> None:
     assert not rest.may_end(3, 4, NOTHING)
     assert read_record(rest.store, "me").asleep
     assert rest.asleep
+
+
+def test_an_engine_starts_when_the_learner_has_left_the_gpu(rest: Rest) -> None:
+    say(rest.store, "learning")
+    assert not rest.may_start()
+    assert not rest.may_start()
+    record = read_record(rest.store, "me")
+    assert (record.asleep, record.policy, record.counter) == (True, None, 1)
+    say(rest.store, "publishing")
+    assert rest.may_start()
+    assert not read_record(rest.store, "me").asleep
+    assert not rest.asleep
