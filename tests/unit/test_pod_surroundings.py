@@ -45,6 +45,19 @@ def test_probes_say_what_they_are_asked_and_metrics_are_beside_them():
     assert get(port, "/else")[0] == 404
 
 
+def test_names_of_series_are_the_same_in_every_format():
+    """Prometheus prefers OpenMetrics, in which colons would be replaced."""
+    registry = CollectorRegistry()
+    Counter("vllm:things", "Things.", registry=registry).inc(3)
+    port = free_port()
+    serve(port, registry)
+    accept = "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5,*/*;q=0.1"
+    request = urllib.request.Request(f"http://127.0.0.1:{port}/metrics", headers={"Accept": accept})
+    with urllib.request.urlopen(request, timeout=5) as reply:
+        assert reply.headers["Content-Type"].startswith("text/plain; version=0.0.4")
+        assert "vllm:things_total 3.0" in reply.read().decode()
+
+
 def test_a_silent_client_keeps_nobody_from_the_endpoint():
     port = free_port()
     serve(port, CollectorRegistry())

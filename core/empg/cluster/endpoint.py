@@ -13,6 +13,8 @@ from prometheus_client import CollectorRegistry, make_wsgi_app
 
 REQUEST_SECONDS = 10.0
 """Longest time that a client may take for its request."""
+_TEXT = "text/plain; version=0.0.4"
+"""The one format that is answered, whatever a client prefers: OpenMetrics would have vLLM's ``vllm:…`` as ``vllm_…``."""
 
 
 class _Server(ThreadingMixIn, WSGIServer):
@@ -53,7 +55,7 @@ def serve(
     def answer(environ: dict[str, Any], start: Callable[..., Any]) -> Iterable[bytes]:
         path = environ["PATH_INFO"]
         if path == "/metrics":
-            page: Iterable[bytes] = metrics(environ, start)
+            page: Iterable[bytes] = metrics({**environ, "HTTP_ACCEPT": _TEXT}, start)
             return page
         if path not in probes:
             status, text = "404 Not Found", b"/metrics, /healthz or /readyz\n"
