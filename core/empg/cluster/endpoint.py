@@ -14,7 +14,7 @@ from prometheus_client import CollectorRegistry, make_wsgi_app
 REQUEST_SECONDS = 10.0
 """Longest time that a client may take for its request."""
 _TEXT = "text/plain; version=0.0.4"
-"""The one format that is answered, whatever a client prefers: OpenMetrics would have vLLM's ``vllm:…`` as ``vllm_…``."""
+"""The one format of answers, whatever a client prefers: OpenMetrics would have vLLM's ``vllm:…`` as ``vllm_…``."""
 
 
 class _Server(ThreadingMixIn, WSGIServer):
