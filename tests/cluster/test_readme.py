@@ -31,8 +31,8 @@ PROGRESS = {
     "iterations": 100,
     "phase": "done",
     "policyVersion": 100,
-    "reward": 0.943,
-    "evaluation": 0.935,
+    "reward": 0.902344,
+    "evaluation": 0.905,
     "updated": "2026-01-01T00:00:00Z",
 }
 
@@ -101,5 +101,4 @@ def test_the_commands_of_the_readme_take_a_run_to_its_end(fresh: Access, tmp_pat
     assert example is not None
     shown = [line.split() for line in example[0].splitlines()]
     assert printed[0] == shown[0]
-    assert len(printed[1]) == len(shown[1])
-    assert all(sign in ("…", word) for word, sign in zip(printed[1], shown[1], strict=True)), printed
+    assert printed[1][:-1] == shown[1][:-1]  # but for its age
