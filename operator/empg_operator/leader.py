@@ -18,7 +18,9 @@ from empg_operator.kinds import LEASE
 LEASE_SECONDS = 15
 RENEW_SECONDS = 4.0
 _DEADLINE_SECONDS = 10.0
-"""A leader that could not renew its Lease for so long gives up; less than LEASE_SECONDS, by the longest request."""
+"""A leader that could not renew its Lease for so long gives up; less than LEASE_SECONDS, by the time that its end may
+take. A request that is on its way even then does no harm: a name makes one Job, deletions name a UID, and statuses the
+version that they follow from."""
 _log = logging.getLogger(__name__)
 
 
