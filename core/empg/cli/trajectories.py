@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import heapq
 import json
 import math
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
+from itertools import islice
 from pathlib import Path
 
 from rich.console import Console
@@ -49,14 +51,20 @@ def run(args: argparse.Namespace) -> int:
         what = "no sealed iteration" if args.iteration is None else f"iteration {args.iteration} is not sealed, or gone"
         print(f"empg trajectories: {args.run_dir}: {what}", file=sys.stderr)
         return SPEC
-    rows = [row for row in _read(store, sealed) if args.verdict in (None, str(row.verdict))]
-    for row in _select(rows, args.best, args.worst)[: args.limit]:
+    rows = (row for row in _read(store, sealed) if args.verdict in (None, str(row.verdict)))
+    for row in islice(_select(rows, args.best, args.worst), args.limit):
         if args.json:
-            reward = None if math.isnan(row.reward) else row.reward
-            print(json.dumps({**asdict(row), "reward": reward}, ensure_ascii=False))
+            parts = {name: _or_null(part) for name, part in row.rewards.items()}
+            data = {**asdict(row), "reward": _or_null(row.reward), "rewards": parts}
+            print(json.dumps(data, ensure_ascii=False, allow_nan=False))
         else:
             _print(row)
     return OK
+
+
+def _or_null(reward: float) -> float | None:
+    """JSON has no NaN."""
+    return None if math.isnan(reward) else reward
 
 
 def _read(store: Store, iterations: list[int]) -> Iterator[Trajectory]:
@@ -66,14 +74,14 @@ def _read(store: Store, iterations: list[int]) -> Iterator[Trajectory]:
             yield from read_sealed(store, read_plans(store, "rollout", iteration), seal)
 
 
-def _select(rows: list[Trajectory], best: int | None, worst: int | None) -> list[Trajectory]:
+def _select(rows: Iterable[Trajectory], best: int | None, worst: int | None) -> Iterable[Trajectory]:
     """The best or worst by reward; ungraded answers have no reward and count as neither."""
-    if best is None and worst is None:
-        return rows
-    graded = sorted(
-        (row for row in rows if not math.isnan(row.reward)), key=lambda row: row.reward, reverse=best is not None
-    )
-    return graded[: best if best is not None else worst]
+    graded = (row for row in rows if not math.isnan(row.reward))
+    if best is not None:
+        return heapq.nlargest(best, graded, key=lambda row: row.reward)
+    if worst is not None:
+        return heapq.nsmallest(worst, graded, key=lambda row: row.reward)
+    return rows
 
 
 COLOURS = {Verdict.CORRECT: "green", Verdict.WRONG: "red"}
