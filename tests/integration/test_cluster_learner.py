@@ -112,8 +112,7 @@ def test_a_node_that_waits_for_the_others_can_be_stopped(tmp_path):
     address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
     for index in "01":
         node = run.learner(JOB_COMPLETION_INDEX=index, **address)
-        time.sleep(8)
-        assert node.running, node.ended()
+        until(lambda: "waits for all of 2" in node.said, node)  # noqa: B023 - called at once
         node.terminate()
         assert node.ended(seconds=20)[0] == 75
 

@@ -36,6 +36,10 @@ class Learner:
     def running(self) -> bool:
         return any(process.is_alive() for process in self.processes)
 
+    @property
+    def said(self) -> str:
+        return self.log.read_text() if self.log.exists() else ""
+
     def terminate(self) -> None:
         for process in self.processes:
             process.terminate()
@@ -52,7 +56,7 @@ class Learner:
         deadline = time.monotonic() + seconds
         for process in self.processes:
             process.join(max(0, deadline - time.monotonic()))
-        said = self.log.read_text()
+        said = self.said
         codes = {process.exitcode for process in self.processes}
         assert len(codes) == 1, said
         (code,) = codes

@@ -94,6 +94,7 @@ class Peers:
         """Wait for all launchers of the attempt ``name``, node 0 being at ``host``. NotMet if one does not come."""
         deadline = time.monotonic() + seconds
         resolve(host, port, seconds)
+        logger.info("node %d waits for all of %d at %s:%d", node, nodes, host, port)
         try:
             # The rendezvous of the ranks will find this very server: they share it in node 0's process.
             store = dist.TCPStore(
