@@ -19,6 +19,7 @@ tests share in their order: starting the pods of a run takes most of a minute.
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -36,7 +37,7 @@ from hack.controlplane.access import Access
 RELEASE = "empg-system"
 NAMES = ("operator", "trainer", "sampler")
 BUILD_SECONDS = 5400
-RESTRICTED = "pod-security.kubernetes.io/enforce=restricted"
+RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted"}
 
 
 @pytest.fixture(scope="session")
@@ -73,8 +74,7 @@ def release(cluster: LiveCluster) -> LiveCluster:
     """
     access = cluster.access
     if not access.helm("list", "--short", "--namespace", RELEASE):
-        access.kubectl("create", "namespace", RELEASE)
-        access.kubectl("label", "namespace", RELEASE, RESTRICTED)
+        _create_namespace(access, RELEASE)
         images = [] if cluster.images == "empg" else _image_values(cluster.images)
         access.helm("install", "empg", str(ROOT / "charts/empg"), "--namespace", RELEASE, "--create-namespace", *images)
     access.kubectl("rollout", "status", "deployment/empg", "--namespace", RELEASE, "--timeout=100s")
@@ -87,14 +87,18 @@ def namespace(release: LiveCluster, request: pytest.FixtureRequest) -> Iterator[
     module = Path(request.node.name).stem.removeprefix("test_").replace("_", "-")
     name = f"{module}-{uuid.uuid4().hex[:4]}"
     access = release.access
-    access.kubectl("create", "namespace", name)
-    access.kubectl("label", "namespace", name, RESTRICTED)
+    _create_namespace(access, name)
     yield name
     if request.session.testsfailed:
         _record(access, name)
     access.kubectl("delete", "namespace", name, "--wait=false")
     # The next module needs the processors.
     until(lambda: not access.kubectl("get", "pods", "-n", name, "-o", "name"), f"end of the pods in {name}", 120)
+
+
+def _create_namespace(access: Access, name: str) -> None:
+    about = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": RESTRICTED}}
+    access.kubectl("apply", "--server-side", "-f", "-", input=json.dumps(about))
 
 
 def _record(access: Access, namespace: str) -> None:
