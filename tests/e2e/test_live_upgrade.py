@@ -15,8 +15,8 @@ from hack.rest import Document
 
 WHERE = ("empg", "--namespace", "empg-system")
 CHART = str(ROOT / "charts/empg")
-MORE = 30
-"""Iterations that are left when the operator goes; a pod hears of an edit within a minute or so."""
+MORE = 20
+"""Iterations that are left when the operator goes; a pod hears of the edit within a minute or so."""
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +63,7 @@ def test_runs_outlive_the_release_and_train_to_their_end(run: AppliedRun) -> Non
     # Without an operator the files tell the end, and the Job; what the run's conditions say is old.
     store = run.store()
     final = run.until(lambda: read_final(store), "end of the training", START_SECONDS + 10 * MORE)
-    assert final.iterations == iterations
+    assert final.iterations >= iterations  # more where the edit came late
     run.kubectl("wait", "--for=condition=Complete", f"job/{run.name}-learner-1", "--timeout=90s")
     assert run.condition("Complete")["status"] == "False"
 
