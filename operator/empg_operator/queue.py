@@ -131,7 +131,9 @@ class Queue(Generic[Key]):
                 delay = max(delay, outcome.after)
             elif outcome.due is not None:
                 delay = min(delay, outcome.due)
-            _log.warning("%s: %s; again in %.1f s", key, outcome, delay)
+            # Whoever writes under a version meets another writer now and then, which concerns nobody.
+            level = logging.INFO if outcome.result == "conflict" else logging.WARNING
+            _log.log(level, "%s: %s; again in %.1f s", key, outcome, delay)
         else:
             self._metrics.reconciles.labels("bug").inc()
             _log.error("%s: this is a bug in the operator; again in %.1f s", key, delay, exc_info=outcome)

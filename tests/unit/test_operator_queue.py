@@ -145,6 +145,24 @@ def test_work_that_is_cancelled_at_the_end_is_no_bug(caplog: pytest.LogCaptureFi
     assert caplog.text == ""
 
 
+@pytest.mark.parametrize(
+    ("result", "level"), [("conflict", "INFO"), ("refused", "WARNING"), ("unavailable", "WARNING")]
+)
+def test_a_conflict_warns_nobody(result: str, level: str, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+
+    async def work(key: str) -> None:
+        raise TryLaterError(result, "no")
+
+    async def main() -> None:
+        async with _running(work) as queue:
+            queue.add("a")
+            await asyncio.sleep(0.1)
+
+    virtual_time.run(main())
+    assert [record.levelname for record in caplog.records] == [level]
+
+
 def test_what_is_due_does_not_wait_for_the_backoff() -> None:
     begun: list[float] = []
 
