@@ -77,13 +77,13 @@ def small_claim(release: LiveCluster, namespace: str) -> Iterator[str]:
     inside = ("nsenter", f"--target={first}", "--pid", "--mount", "--")
     options = f"size={FULL_MIB}m,mode=0770,gid=1000"
     subprocess.run([*inside, "mount", "-t", "tmpfs", "-o", options, "tmpfs", str(path)], check=True, timeout=30)
-    volume = _volume(namespace, path)
     try:
+        volume = _volume(namespace, path)
         release.rest.create("/api/v1/persistentvolumes", volume)
         release.rest.create(f"/api/v1/namespaces/{namespace}/persistentvolumeclaims", _claim(volume))
         yield "small"
-    finally:
         _remove(release, namespace, volume["metadata"]["name"])
+    finally:
         subprocess.run([*inside, "umount", "--lazy", str(path)], check=True, timeout=30)
         path.rmdir()
 
