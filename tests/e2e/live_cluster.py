@@ -10,6 +10,7 @@ import time
 import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -51,9 +52,9 @@ class LiveCluster:
     copies: Path
     """Where copies of run directories go if the volumes of the cluster are not on this machine."""
 
-    @property
+    @cached_property
     def rest(self) -> Rest:
-        """The same access for programs."""
+        """The same access for programs, whose connections stay open."""
         return Rest(self.access.kubeconfig, "e2e")
 
     def volume(self, namespace: str, claim: str) -> Path:
