@@ -55,7 +55,7 @@ def test_the_columns_tell_how_far_it_is(seen: Seen) -> None:
     for column in ("ITERATION", "POLICY"):
         numbers = [int(cell) for cell in seen.column(column) if cell]
         assert numbers == sorted(numbers)
-        assert len(numbers) > ITERATIONS / 2
+        assert len(numbers) > 5  # the learner reports every ten seconds
         assert numbers[-1] == ITERATIONS
     assert "1/1" in seen.column("SAMPLERS")
     assert seen.column("SAMPLERS")[-1] == "0/0"
