@@ -53,6 +53,9 @@ class Namespaces:
 
     def close(self) -> None:
         """Kill all that runs inside and wait until it is gone, with the network and the mounts."""
+        cable = name_of(self.directory)
+        if Path("/sys/class/net", cable).exists():  # by itself it goes with the last socket, long after all processes
+            run("ip", "link", "delete", cable)
         self.processes.end()
         deadline = time.monotonic() + _SECONDS
         while Path(f"/proc/{self.first}").exists():
