@@ -40,8 +40,9 @@ def _transitions(picture: Picture, new: RunStatus) -> Iterator[Event]:
         yield Event("Normal", "SamplersScaled", f"From {old.samplers.desired} to {new.samplers.desired} samplers.")
     # How an attempt ended was told above.
     for part in ("SamplersReady",) if picture.course.tally.ends else ("LearnerReady", "SamplersReady"):
-        if was(old, part) != was(new, part) in GRAVITY:
-            yield Event("Warning", was(new, part), _message(new, part))
+        reason = was(new, part)
+        if reason in GRAVITY and reason != was(old, part):
+            yield Event("Warning", reason, _message(new, part))
     yield from _outcome(old, new)
 
 
