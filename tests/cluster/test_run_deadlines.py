@@ -93,7 +93,7 @@ def test_a_run_that_holds_half_of_what_it_needs_gives_it_back_and_tries_again(
 
     view = min(halves, key=wait)
     view.until_reason("Ready", "Released", SECONDS)
-    assert "holdSeconds" in view.told("Released")[0]
+    assert "holdSeconds" in view.until_told("Released")[0]
     status = view.status()
     stage.until_no_pods(view)
     eventually(lambda: not view.child("Job", f"{view.name}-learner-1"), "end of the Job", SECONDS)

@@ -95,7 +95,7 @@ def test_iterations_raised_after_the_end_are_made(stage: Stage) -> None:
     stage.node.finish(learner)
     view.until_phase("Complete", SECONDS)
     assert "5 iterations are done" in view.condition("Complete")["message"]
-    assert len(view.told("Completed")) == 2
+    eventually(lambda: len(view.told("Completed")) == 2, "second event of the end")
 
 
 def test_the_learners_pods_change_with_the_next_attempt(stage: Stage) -> None:
@@ -185,7 +185,7 @@ def test_a_suspended_run_holds_nothing_and_goes_on(stage: Stage) -> None:
     view.report(attempt=2, iteration=1, policyVersion=1)
     status = view.until_phase("Sampling", SECONDS)
     assert (status["attempt"], status["restarts"], status["fruitlessRestarts"]) == (2, 0, 0)
-    assert [view.told(reason) for reason in ("Suspended", "Resumed")] == [
+    assert [view.until_told(reason) for reason in ("Suspended", "Resumed")] == [
         ["All devices are given back."],
         ["The run goes on from its newest state."],
     ]
