@@ -10,8 +10,10 @@ Found = TypeVar("Found")
 _POLL_SECONDS = 0.05
 
 
-def eventually(look: Callable[[], Found | None], what: str, seconds: float = 30.0) -> Found:
-    """The first value that `look` finds and that is not empty.
+def eventually(
+    look: Callable[[], Found | None], what: str, seconds: float = 30.0, *, pause: float = _POLL_SECONDS
+) -> Found:
+    """The first value that `look` finds and that is not empty; `pause` in seconds lies between two looks.
 
     Raises:
         AssertionError: nothing was found in time; the message says what was waited for.
@@ -22,4 +24,4 @@ def eventually(look: Callable[[], Found | None], what: str, seconds: float = 30.
         if found:
             return found
         assert time.monotonic() < deadline, f"no {what} within {seconds:.0f} s"
-        time.sleep(_POLL_SECONDS)
+        time.sleep(pause)

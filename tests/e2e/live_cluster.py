@@ -6,38 +6,21 @@ import base64
 import io
 import shutil
 import tarfile
-import time
 import tomllib
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from hack.controlplane.access import Access
 from hack.rest import Rest
+from tests.cluster.waiting import eventually
 
 ROOT = Path(__file__).parents[2]
 VERSION: str = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
 READER = "reader"
-_POLL_SECONDS = 0.5
-
-Found = TypeVar("Found")
-
-
-def until(look: Callable[[], Found | None], what: str, seconds: float) -> Found:
-    """The first value that `look` finds and that is not empty.
-
-    Raises:
-        AssertionError: nothing was found in time; the message says what was waited for.
-    """
-    deadline = time.monotonic() + seconds
-    while True:
-        found = look()
-        if found:
-            return found
-        assert time.monotonic() < deadline, f"no {what} within {seconds:.0f} s"
-        time.sleep(_POLL_SECONDS)
+until = partial(eventually, pause=0.5)
+"""As `eventually`, for looks that start a program."""
 
 
 @dataclass(frozen=True)
