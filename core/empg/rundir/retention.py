@@ -123,7 +123,7 @@ def retain(
     for iteration in set(inventory.sealed) - set(removal.rollouts):
         if iteration >= min(inventory.states, default=0):
             store.sweep(keys.iteration_dir("rollout", iteration))
-    for prefix in (keys.SAMPLERS, keys.METRICS, keys.TENSORBOARD, "progress"):
+    for prefix in (keys.SAMPLERS, keys.METRICS, keys.TENSORBOARD, keys.TENSORBOARD_EVAL, "progress"):
         store.sweep(prefix)
     return removal
 
