@@ -13,7 +13,7 @@ from typing import Any, Self, TypeVar
 
 from aiohttp import web
 from api_request import ApiRequest, parse
-from faults import REASONS, Delay, DropReply, DropRequest, ExpireWatch, Fault, Respond, Rule, StallWatch
+from faults import REASONS, Delay, DelayReply, DropReply, DropRequest, ExpireWatch, Fault, Respond, Rule, StallWatch
 from upstream import Upstream, headers_of
 
 from hack.controlplane.certificates import Authority
@@ -62,10 +62,13 @@ class FaultProxy:
         self._loop.close()
 
     def inject(
-        self, fault: Fault, verb: str = "", resource: str = "", name: str = "", times: int | None = None
+        self, fault: Fault, verb: str = "", resource: str = "", name: str = "", times: int | None = None, after: int = 0
     ) -> Rule:
-        """From now on, requests that match fail: the next `times` of them, or all. The oldest rule goes first."""
-        rule = Rule(fault, verb, resource, name, times)
+        """From now on, requests that match fail: the next `times` of them, or all, but for `after` that pass first.
+
+        The oldest rule goes first.
+        """
+        rule = Rule(fault, verb, resource, name, times, after)
         self._rules.append(rule)
         return rule
 
@@ -123,6 +126,11 @@ class FaultProxy:
                 return _refusal(code, retry_after)
             case Delay(seconds):
                 await asyncio.sleep(seconds)
+            case DelayReply(seconds):
+                async with await self._upstream.forward(connection) as answer:
+                    body = b"" if request.verb == "watch" else await answer.read()
+                    await asyncio.sleep(seconds)
+                    return web.Response(status=answer.status, headers=headers_of(answer), body=body)
             case DropRequest():
                 return _abort(connection)
             case DropReply():

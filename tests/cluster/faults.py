@@ -26,6 +26,13 @@ class Delay:
 
 
 @dataclass(frozen=True)
+class DelayReply:
+    """The API server does what was asked at once; the client learns of it after some time."""
+
+    seconds: float
+
+
+@dataclass(frozen=True)
 class DropRequest:
     """The connection breaks before the API server has the request."""
 
@@ -45,7 +52,7 @@ class StallWatch:
     """A watch is open and says nothing, as behind a firewall that forgot the connection."""
 
 
-Fault = Respond | Delay | DropRequest | DropReply | ExpireWatch | StallWatch
+Fault = Respond | Delay | DelayReply | DropRequest | DropReply | ExpireWatch | StallWatch
 
 
 @dataclass
@@ -58,6 +65,8 @@ class Rule:
     name: str = ""
     times: int | None = None
     """How many requests it strikes; None for all."""
+    after: int = 0
+    """How many requests pass before."""
     hits: int = 0
     """How many it has struck."""
 
@@ -67,6 +76,9 @@ class Rule:
         if any(mine not in ("", theirs) for mine, theirs in wanted):
             return False
         if self.times is not None and self.hits >= self.times:
+            return False
+        if self.after:
+            self.after -= 1
             return False
         self.hits += 1
         return True

@@ -5,12 +5,13 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from api_request import ApiRequest, parse
 from fault_proxy import FaultProxy
-from faults import Delay, DropReply, DropRequest, ExpireWatch, Respond, StallWatch
+from faults import Delay, DelayReply, DropReply, DropRequest, ExpireWatch, Respond, StallWatch
 from urllib3.exceptions import HTTPError
 from waiting import eventually
 
@@ -130,11 +131,27 @@ def test_a_dropped_reply_hides_what_happened(
         through.create(maps(namespace), named("a"))
 
 
-def test_a_delayed_request_arrives_late(namespace: str, proxy: FaultProxy, through: Rest) -> None:
-    proxy.inject(Delay(0.5), resource="configmaps", times=1)
-    began = time.monotonic()
+@pytest.mark.parametrize(("fault", "arrived"), [(Delay(1.0), []), (DelayReply(1.0), ["b"])], ids=["request", "reply"])
+def test_a_delayed_request_arrives_late_or_is_answered_late(
+    control_plane: Access,
+    namespace: str,
+    proxy: FaultProxy,
+    through: Rest,
+    fault: Delay | DelayReply,
+    arrived: list[str],
+) -> None:
+    """Of those that match, the first one is let pass."""
+    rule = proxy.inject(fault, resource="configmaps", times=1, after=1)
     through.create(maps(namespace), named("a"))
-    assert time.monotonic() - began > 0.5
+    assert rule.hits == 0
+    began = time.monotonic()
+    with ThreadPoolExecutor(1) as other:
+        asked = other.submit(through.create, maps(namespace), named("b"))
+        time.sleep(0.5)
+        assert names(control_plane, namespace) == ["a", *arrived]
+        asked.result(10)
+    assert time.monotonic() - began > 1.0
+    assert names(control_plane, namespace) == ["a", "b"]
 
 
 class Follower:

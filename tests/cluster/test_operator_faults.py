@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -120,36 +120,3 @@ def test_a_storm_of_failures_passes(
     status = demo.until_phase("Complete", seconds=60)
     assert (status["attempt"], status["restarts"]) == (1, 0)
     assert behind.metric("empg_operator_reconcile_total", result="bug") == 0
-
-
-def test_it_may_be_killed_after_any_write(
-    proxy: FaultProxy, behind: OperatorProcess, namespace: str, node: SimulatedNode, rest: Rest
-) -> None:
-    """What the next process finds is all there is; neither attempts nor restarts are lost or counted twice."""
-    chance = random.Random(3)
-
-    def writes() -> int:
-        return sum(request.verb in ("create", "patch", "delete") for request in list(proxy.requests))
-
-    def live(done: Callable[[], object], seconds: float) -> None:
-        """Lives that end after one to three writes, until it is done."""
-        deadline = time.monotonic() + seconds
-        while not done():
-            assert time.monotonic() < deadline, "it never got so far"
-            enough = writes() + chance.randint(1, 3)
-            while writes() < enough and not done():
-                time.sleep(0.001)
-            behind.kill()
-            behind.start()
-
-    demo = RunView(rest, namespace, run("demo", {**SMALL, "restarts": {"backoffSeconds": 300}}))
-    live(lambda: node.pods(namespace, demo.learner_pods), seconds=120)
-    [learner] = node.ready(namespace, demo.learner_pods)
-    demo.report(iteration=1, attempt=1)
-    node.finish(learner, exit_code=1)
-    live(lambda: demo.status()["restarts"], seconds=60)
-    time.sleep(2)
-    status = demo.status()
-    assert (status["attempt"], status["restarts"], status["judgedAttempt"]) == (1, 1, 1)
-    assert [name for kind, name in demo.children() if kind == "Job"] == ["demo-learner-1"]
-    assert proxy.count("create", "jobs") == 1
