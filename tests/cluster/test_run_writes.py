@@ -125,4 +125,4 @@ def test_the_whole_object_is_small(stage: Stage) -> None:
 
 
 def size(document: Document) -> int:
-    return len(json.dumps(document, separators=(",", ":")))
+    return len(json.dumps(document, separators=(",", ":"), ensure_ascii=False).encode())
