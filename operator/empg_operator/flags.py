@@ -41,8 +41,14 @@ def parse(arguments: Sequence[str] | None) -> tuple[Settings, argparse.Namespace
     try:
         return Settings.model_validate(chosen), argparse.Namespace(**others)
     except ValidationError as error:
-        said = "; ".join(f"--{str(one['loc'][0]).replace('_', '-')}: {one['msg']}" for one in error.errors())
-        parser.error(said)
+        parser.error("; ".join(_said(one["loc"], one["msg"]) for one in error.errors()))
+
+
+def _said(where: tuple[int | str, ...], message: str) -> str:
+    """An error of one flag, or of several, which its message then names."""
+    if not where:
+        return message.removeprefix("Value error, ")
+    return f"--{str(where[0]).replace('_', '-')}: {message}"
 
 
 def _action(annotation: Any) -> dict[str, Any]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from typing import Self
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 
 from empg import __version__
 
@@ -41,3 +43,13 @@ class Settings(BaseModel):
     """Whether replicas of the operator elect the one that works, by a Lease."""
     lease_namespace: str = "default"
     """Namespace of that Lease."""
+
+    @model_validator(mode="after")
+    def _policies_let_learners_report(self) -> Self:
+        if self.network_policies and not self.api_server_cidrs and not self.extra_egress:
+            raise ValueError(
+                "--network-policies needs --api-server-cidrs, the addresses that `kubectl get endpointslices "
+                "-n default` shows (10.0.0.1/32), or an --extra-egress rule that leads there: learners could not "
+                "report how far they are"
+            )
+        return self

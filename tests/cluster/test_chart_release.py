@@ -126,7 +126,9 @@ def test_the_operator_may_give_runs_their_rights(
     manifest["spec"]["sampler"] = {"rollStrategy": strategy}
     run = parse_run(json.dumps(manifest).encode(), "test")
     operator = control_plane.service_account(release.namespace, f"{release.name}-empg")
-    children = standing_children(run, Settings(network_policies=True), None, pod_monitors=False)
+    children = standing_children(
+        run, Settings(network_policies=True, api_server_cidrs=("10.0.0.1/32",)), None, pod_monitors=False
+    )
     for child in children:
         child["metadata"].pop("ownerReferences", None)  # the garbage collector removes what refers to no run
     said = operator.kubectl(

@@ -47,7 +47,7 @@ def test_a_run_has_these_children_in_the_order_in_which_they_are_needed() -> Non
     run = built_run()
     assert kinds(*standing_children(run, SETTINGS, None, False)) == always
     assert kinds(*standing_children(run, SETTINGS, None, True)) == [*always, "PodMonitor demo"]
-    policies = Settings(network_policies=True, pod_monitors=False)
+    policies = Settings(network_policies=True, api_server_cidrs=("10.0.0.1/32",), pod_monitors=False)
     assert kinds(*standing_children(run, policies, None, True)) == [
         *always,
         "NetworkPolicy demo-sampler",
@@ -56,7 +56,7 @@ def test_a_run_has_these_children_in_the_order_in_which_they_are_needed() -> Non
 
 
 def test_all_children_are_found_by_label_and_go_with_the_run() -> None:
-    settings = Settings(network_policies=True)
+    settings = Settings(network_policies=True, api_server_cidrs=("10.0.0.1/32",))
     for child in standing_children(built_run(storage={"whenDeleted": "Delete"}), settings, None, True):
         metadata = child["metadata"]
         assert metadata["namespace"] == "team"
@@ -197,7 +197,8 @@ def test_learners_find_each_other_before_they_are_ready() -> None:
 
 
 def policies(run: EMPGRun, **settings: Any) -> dict[str, Json]:
-    built = network_policies(run, Settings(network_policies=True, **settings))
+    chosen = Settings(**{"network_policies": True, "api_server_cidrs": ("10.0.0.1/32",), **settings})
+    built = network_policies(run, chosen)
     return {policy["metadata"]["name"]: policy["spec"] for policy in built}
 
 
@@ -209,7 +210,7 @@ API = {"to": [{"ipBlock": {"cidr": "10.0.0.1/32"}}]}
 
 def test_pods_talk_to_whom_they_need_and_nobody_else() -> None:
     more = {"to": [{"ipBlock": {"cidr": "192.0.2.0/24"}}], "ports": [{"port": 443}]}
-    found = policies(built_run(), api_server_cidrs=("10.0.0.1/32",), extra_egress=(more,))
+    found = policies(built_run(), extra_egress=(more,))
     sampler, learner = found["demo-sampler"], found["demo-learner"]
     assert sampler["podSelector"] == {"matchLabels": names.selector("demo", "sampler")}
     assert (sampler["ingress"], sampler["egress"]) == ([METRICS], [DNS, more])
@@ -218,7 +219,7 @@ def test_pods_talk_to_whom_they_need_and_nobody_else() -> None:
 
 
 def test_only_pods_that_report_reach_the_api_server() -> None:
-    found = policies(built_run(sampler={"rollStrategy": "Alternate"}), api_server_cidrs=("10.0.0.1/32",))
+    found = policies(built_run(sampler={"rollStrategy": "Alternate"}))
     assert API in found["demo-sampler"]["egress"]
 
 

@@ -65,6 +65,7 @@ def test_flags_become_settings() -> None:
         ("--workers=many", "--workers: Input should be a valid integer"),
         ("--pod-monitor-labels={", "'{' is not JSON"),
         ("--extra-egress=[1]", "--extra-egress: Input should be a valid dictionary"),
+        ("--network-policies", "error: --network-policies needs --api-server-cidrs, the addresses that"),
         ("--nonsense", "unrecognized arguments: --nonsense"),
     ],
 )

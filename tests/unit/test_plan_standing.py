@@ -100,7 +100,7 @@ def complete() -> Steps:
     ("settings", "kind_exists", "edit", "gone"),
     [
         (EVERYTHING, True, {}, []),
-        (Settings(network_policies=True, pod_monitors=False), True, {}, MONITOR),
+        (EVERYTHING.model_copy(update={"pod_monitors": False}), True, {}, MONITOR),
         (Settings(), True, {}, POLICIES),
         (OFF, True, {}, [*POLICIES, *MONITOR]),
         (EVERYTHING, False, {}, MONITOR),
