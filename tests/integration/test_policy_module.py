@@ -1,10 +1,13 @@
 """The policy module on its own: packed equals one by one, chunks change nothing, unsupported models are refused."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from tiny_model import VOCABULARY, tiny_model
 
 from empg_trainer.attention import PACKED
+from empg_trainer.batch import collate
 from empg_trainer.policy import Policy
 
 LENGTHS = (7, 1, 19, 4)
@@ -61,6 +64,28 @@ def test_packed_equals_one_by_one_in_value_and_gradient(tied, window):
     wanted = dict(plain.named_parameters())
     for name, parameter in packed.named_parameters():
         torch.testing.assert_close(parameter.grad, wanted[name].grad, atol=1e-5, rtol=1e-4, msg=name)
+
+
+@pytest.mark.parametrize("window", [None, 5])
+def test_a_shared_prompt_changes_neither_values_nor_gradients(window):
+    """But for rounding: its tokens meet the weights once and not once per answer."""
+    changes = {} if window is None else {"use_sliding_window": True, "sliding_window": window, "max_window_layers": 0}
+    prompt, other = tuple(range(3, 12)), (7, 3)
+    answers = ((prompt, (5, 6, 7, 8)), (prompt, (9,)), (prompt, (10, 3, 4, 5, 6, 7, 8, 9)), (other, (20, 21)))
+    rows = [SimpleNamespace(prompt_ids=prompt, response_ids=response) for prompt, response in answers]
+    alone, shared = ([[0], [1], [2], [3]], [[0, 1, 2], [3]])
+    weights = torch.linspace(-1, 1, 15)
+
+    def found(bundles):
+        model = tiny_model(attn_implementation=PACKED, **changes)
+        policy = Policy(model, chunk_tokens=6)
+        logprobs, entropy = policy(**collate(rows, bundles).inputs(), temperature=0.7, entropy_gradient=True)
+        ((logprobs * weights).sum() + 0.1 * entropy.sum()).backward()
+        return logprobs, entropy, {name: parameter.grad for name, parameter in model.named_parameters()}
+
+    assert len(collate(rows, shared).input_ids) < len(collate(rows, alone).input_ids)
+    for mine, wanted in zip(found(shared), found(alone), strict=True):
+        torch.testing.assert_close(mine, wanted, atol=1e-5, rtol=1e-4)
 
 
 def test_chunk_size_changes_nothing():

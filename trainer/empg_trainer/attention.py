@@ -29,12 +29,18 @@ def packed_attention(
     max_length_q: int,
     scaling: float | None = None,
     sliding_window: int | None = None,
+    unroll: Tensor | None = None,
+    roll: Tensor | None = None,
     **options: Any,
 ) -> tuple[Tensor, None]:
     """Causal attention of ``query`` [1, heads, T, d] over ``key`` and ``value`` [1, kv_heads, T, d], packed sequences.
 
     ``cu_seq_lens_q`` [S + 1] holds the boundaries of the S sequences, int32, from 0 to T; ``max_length_q`` is the
     longest of them. Returns [1, T, heads, d]. Dropout is ignored: sampler and learner must be the same network.
+
+    Where sequences share tokens, those boundaries are of the U tokens of the whole sequences. ``unroll`` [U] says which
+    of the T tokens each one is, ``roll`` [T] where each of the T tokens is among them: attention is computed as if
+    nothing were shared, so a token that several sequences share must see the same in all of them.
 
     In bfloat16 on CUDA this is one call of ``torch.nn.attention.varlen``; no test covers it without a GPU. Elsewhere it
     is one SDPA call per sequence: one masked call over all of them would be quadratic in T, and padded batches cost
@@ -46,6 +52,22 @@ def packed_attention(
             raise ValueError(
                 f"{type(module).__name__} uses {name}, which packed attention does not have; use another model"
             )
+    if unroll is not None:
+        assert roll is not None, "what is unrolled is rolled up again"
+        query, key, value = (t.transpose(1, 2).index_select(1, unroll).transpose(1, 2) for t in (query, key, value))
+        whole, _ = packed_attention(
+            module,
+            query,
+            key,
+            value,
+            attention_mask,
+            cu_seq_lens_q=cu_seq_lens_q,
+            max_length_q=max_length_q,
+            scaling=scaling,
+            sliding_window=sliding_window,
+            **options,
+        )
+        return whole.index_select(1, roll), None
     groups = query.shape[1] != key.shape[1]
     if query.is_cuda and query.dtype is torch.bfloat16:
         from torch.nn.attention.varlen import varlen_attn

@@ -1,34 +1,59 @@
-"""From trajectories to the tensors of a micro-batch."""
+"""From prompts and answers to the tensors of a micro-batch. Answers to the same prompt share its tokens.
+
+With a prompt as long as its answers and 8 of them, that is 1.8 times less to compute everywhere but in attention.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from empg.trajectory import Trajectory
+SHARES_PER_RANK = 8
+"""Bundles that every rank gets at least, where there are enough answers: larger ones could not be shared out evenly."""
+
+Bundle = Sequence[int]
+"""Indices of answers to the same prompt."""
+
+
+class Answered(Protocol):
+    """Token ids of a prompt and of an answer to it, as a `Trajectory` has them."""
+
+    @property
+    def prompt_ids(self) -> tuple[int, ...]:
+        """At least one."""
+
+    @property
+    def response_ids(self) -> tuple[int, ...]:
+        """At least one."""
 
 
 @dataclass(frozen=True)
 class MicroBatch:
-    """S packed sequences of T tokens with n response tokens in all."""
+    """S answers of n tokens in all, packed as T tokens that make U tokens when every answer has its own prompt."""
 
     answers: Tensor
     """[n] int64: which answer of the iteration each response token belongs to."""
     offsets: Tensor
     """[n] int64: its place in the answer."""
     input_ids: Tensor
-    """[T] int64: prompts and responses without the last token, which predicts nothing."""
+    """[T] int64: prompts, each followed by its responses without their last tokens, which predict nothing."""
     position_ids: Tensor
-    """[T] int64, from 0 in each sequence."""
+    """[T] int64, from 0 in each prompt, and on from its end in each response."""
     cu_seqlens: Tensor
-    """[S + 1] int32 boundaries of the sequences."""
+    """[S + 1] int32 boundaries of the whole sequences among the U tokens."""
     max_length: int
     """Tokens of the longest sequence."""
+    unroll: Tensor | None
+    """[U] int64: which of the T tokens each token of the whole sequences is. None: no prompt is shared, U is T."""
+    roll: Tensor | None
+    """[T] int64: where each of the T tokens first is among the U."""
     positions: Tensor
-    """[n] int64: index of the token before each response token."""
+    """[n] int64: index of the token before each response token among the T."""
     targets: Tensor
     """[n] int64 response tokens."""
     padding: bool
@@ -43,24 +68,47 @@ class MicroBatch:
             input_ids=self.input_ids.to(device),
             position_ids=self.position_ids.to(device),
             cu_seqlens=self.cu_seqlens.to(device),
+            unroll=None if self.unroll is None else self.unroll.to(device),
+            roll=None if self.roll is None else self.roll.to(device),
             positions=self.positions.to(device),
             targets=self.targets.to(device),
         )
 
-    def inputs(self) -> dict[str, Tensor | int]:
+    def inputs(self) -> dict[str, Any]:
         """Arguments of ``Policy.forward`` but the temperature."""
-        names = ("input_ids", "position_ids", "cu_seqlens", "max_length", "positions", "targets")
+        names = ("input_ids", "position_ids", "cu_seqlens", "max_length", "unroll", "roll", "positions", "targets")
         return {name: getattr(self, name) for name in names}
 
 
-def sequence_length(row: Trajectory) -> int:
-    """Tokens that a trajectory takes in a pack."""
-    return len(row.prompt_ids) + len(row.response_ids) - 1
+def share_prompts(rows: Sequence[Answered], chosen: Sequence[int], world: int, budget: int) -> list[Bundle]:
+    """The answers ``rows[i] for i in chosen`` as bundles of at most ``budget`` tokens, or of one answer.
+
+    Smaller ones where ``world`` ranks need them to have the same to do.
+    """
+    if world > 1:
+        budget = min(budget, sum(len(rows[index].response_ids) - 1 for index in chosen) // (SHARES_PER_RANK * world))
+    groups: dict[tuple[int, ...], list[list[int]]] = {}
+    room: dict[tuple[int, ...], int] = {}
+    for index in chosen:
+        row = rows[index]
+        bundles = groups.setdefault(row.prompt_ids, [])
+        if bundles and len(row.response_ids) - 1 <= room[row.prompt_ids]:
+            bundles[-1].append(index)
+        else:
+            bundles.append([index])
+            room[row.prompt_ids] = budget - len(row.prompt_ids)
+        room[row.prompt_ids] -= len(row.response_ids) - 1
+    return [bundle for bundles in groups.values() for bundle in bundles]
 
 
-def collate(rows: Sequence[Trajectory], part: Sequence[int]) -> MicroBatch:
-    """The micro-batch of the trajectories ``rows[i] for i in part``, each with at least one response token."""
-    if not part:
+def bundle_length(rows: Sequence[Answered], bundle: Bundle) -> int:
+    """Tokens that a bundle takes in a pack."""
+    return len(rows[bundle[0]].prompt_ids) + sum(len(rows[index].response_ids) - 1 for index in bundle)
+
+
+def collate(rows: Sequence[Answered], bundles: Sequence[Bundle]) -> MicroBatch:
+    """The micro-batch of bundles of the answers ``rows``."""
+    if not bundles:
         pair = torch.zeros(2, dtype=torch.int64)
         return MicroBatch(
             answers=pair[:1],
@@ -69,36 +117,69 @@ def collate(rows: Sequence[Trajectory], part: Sequence[int]) -> MicroBatch:
             position_ids=torch.arange(2),
             cu_seqlens=torch.tensor([0, 2], dtype=torch.int32),
             max_length=2,
+            unroll=None,
+            roll=None,
             positions=pair[:1],
             targets=pair[:1],
             padding=True,
         )
     ids: list[int] = []
     targets: list[int] = []
-    bounds = [0]
-    for index in part:
-        row = rows[index]
-        ids += row.prompt_ids
-        ids += row.response_ids[:-1]
-        targets += row.response_ids
-        bounds.append(len(ids))
-    responses = torch.tensor([len(rows[i].response_ids) for i in part])
-    ends = torch.tensor(bounds[1:])
-    lengths = torch.tensor(bounds).diff()
+    places, position_ids, unroll, roll = _Ramps(), _Ramps(), _Ramps(), _Ramps()
+    whole: list[int] = []
+    for bundle in bundles:
+        prompt = rows[bundle[0]].prompt_ids
+        at, size = len(ids), len(prompt)
+        ids += prompt
+        position_ids.add(0, size)
+        roll.add(unroll.total, size)
+        for index in bundle:
+            response = rows[index].response_ids
+            places.add(at + size - 1, 1)
+            places.add(len(ids), len(response) - 1)
+            unroll.add(at, size)
+            roll.add(unroll.total, len(response) - 1)
+            unroll.add(len(ids), len(response) - 1)
+            position_ids.add(size, len(response) - 1)
+            ids += response[:-1]
+            targets += response
+            whole.append(size + len(response) - 1)
+    part = [index for bundle in bundles for index in bundle]
+    responses = torch.tensor([len(rows[index].response_ids) for index in part])
+    shared = len(part) > len(bundles)
     return MicroBatch(
         answers=torch.tensor(part).repeat_interleave(responses),
-        offsets=_ramps(responses),
+        offsets=_ramps(torch.zeros_like(responses), responses),
         input_ids=torch.tensor(ids),
-        position_ids=_ramps(lengths),
-        cu_seqlens=torch.tensor(bounds, dtype=torch.int32),
-        max_length=int(lengths.max()),
-        positions=(ends - responses).repeat_interleave(responses) + _ramps(responses),
+        position_ids=position_ids.tensor(),
+        cu_seqlens=torch.tensor([0, *accumulate(whole)], dtype=torch.int32),
+        max_length=max(whole),
+        unroll=unroll.tensor() if shared else None,
+        roll=roll.tensor() if shared else None,
+        positions=places.tensor(),
         targets=torch.tensor(targets),
         padding=False,
     )
 
 
-def _ramps(lengths: Tensor) -> Tensor:
-    """0, 1, … length − 1 for each length, one after the other."""
-    starts = lengths.cumsum(0) - lengths
-    return torch.arange(int(lengths.sum())) - starts.repeat_interleave(lengths)
+class _Ramps:
+    """Runs of consecutive numbers, one after the other."""
+
+    def __init__(self) -> None:
+        self.starts: list[int] = []
+        self.lengths: list[int] = []
+        self.total = 0
+
+    def add(self, start: int, length: int) -> None:
+        self.starts.append(start)
+        self.lengths.append(length)
+        self.total += length
+
+    def tensor(self) -> Tensor:
+        return _ramps(torch.tensor(self.starts), torch.tensor(self.lengths))
+
+
+def _ramps(starts: Tensor, lengths: Tensor) -> Tensor:
+    """start, start + 1, … for each start, as many as its length."""
+    before = lengths.cumsum(0) - lengths
+    return torch.arange(int(lengths.sum())) + (starts - before).repeat_interleave(lengths)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import logging
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from empg.api.model import FromRun, ModelSpec
@@ -18,6 +20,7 @@ from empg.rundir.owner import LearnerOwner
 from empg.store.base import Store
 from empg.store.posix import PosixStore
 from empg_trainer.attention import PACKED
+from empg_trainer.batch import collate
 from empg_trainer.deepspeed_engine import DTYPES
 from empg_trainer.models import load_directory, policy_manifest
 from empg_trainer.policy import Policy
@@ -90,36 +93,28 @@ def _policy_of(source: FromRun, base_dir: Path) -> Path:
     return group_dir(store, policy_prefix(version), policy_manifest(store, version))
 
 
+class _Problem(NamedTuple):
+    prompt_ids: tuple[int, ...]
+    response_ids: tuple[int, ...]
+
+
 def check(model: PreTrainedModel) -> None:
     """ValueError unless packing and our head give the log-probs that the model itself gives.
 
     Catches models with recurrent layers, an attention of their own, or logits that are scaled or capped.
     """
     vocabulary = model.get_input_embeddings().num_embeddings
-    rows = [torch.arange(start, start + length) % vocabulary for start, length in ((5, 7), (90, 4))]
+
+    def tokens(start: int, count: int) -> tuple[int, ...]:
+        return tuple(number % vocabulary for number in range(start, start + count))
+
+    problems = [_Problem(tokens(5, 3), tokens(at, 4)) for at in (8, 40)] + [_Problem(tokens(90, 1), tokens(91, 5))]
     policy = Policy(model, chunk_tokens=4).eval()
-    ids = torch.cat(rows)
-    predicting = torch.tensor([i for i in range(len(ids)) if i not in (6, 10)])
     with torch.no_grad():
         model.set_attn_implementation("sdpa")
-        own = torch.cat(
-            [
-                torch.log_softmax(model(input_ids=row[None], use_cache=False).logits[0, :-1].float(), dim=-1).gather(
-                    -1, row[1:, None]
-                )[:, 0]
-                for row in rows
-            ]
-        )
+        own = torch.cat([_own_logprobs(model, problem) for problem in problems])
         model.set_attn_implementation(PACKED)
-        ours, _ = policy(
-            input_ids=ids,
-            position_ids=torch.cat([torch.arange(len(row)) for row in rows]),
-            cu_seqlens=torch.tensor([0, 7, 11], dtype=torch.int32),
-            max_length=7,
-            positions=predicting,
-            targets=ids[predicting + 1],
-            temperature=1.0,
-        )
+        ours, _ = policy(**collate(problems, [[0, 1], [2]]).inputs(), temperature=1.0)
     difference = (ours - own).abs().max().item()
     dtype = next(model.parameters()).dtype
     if not difference <= TOLERANCES[dtype]:
@@ -127,6 +122,13 @@ def check(model: PreTrainedModel) -> None:
             f"model: log-probs of {type(model).__name__} differ by {difference:.3g} nats when sequences are packed; "
             "the learner supports decoder-only models with plain attention and a linear output layer"
         )
+
+
+def _own_logprobs(model: PreTrainedModel, problem: _Problem) -> Tensor:
+    """Log-probs [n] of the response by the model's own forward pass."""
+    ids = torch.tensor(problem.prompt_ids + problem.response_ids)
+    logprobs = torch.log_softmax(model(input_ids=ids[None], use_cache=False).logits[0, :-1].float(), dim=-1)
+    return logprobs.gather(-1, ids[1:, None])[len(problem.prompt_ids) - 1 :, 0]
 
 
 def _assets(directory: Path, dtype: str) -> dict[str, bytes]:

@@ -78,11 +78,14 @@ class Policy(nn.Module):
         targets: Tensor,
         temperature: float,
         entropy_gradient: bool = False,
+        unroll: Tensor | None = None,
+        roll: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Log-probs and entropies [n] in float32 at the sampling ``temperature``.
 
         ``input_ids`` and ``position_ids`` [T] hold packed sequences with boundaries ``cu_seqlens`` [S + 1] (int32), the
-        longest of ``max_length`` tokens. ``targets`` [n] are token ids; ``positions`` [n] index the token before each.
+        longest of ``max_length`` tokens; where some share tokens, ``unroll`` [U] and ``roll`` [T] lead to the whole
+        sequences and back (`MicroBatch`). ``targets`` [n] are token ids; ``positions`` [n] index the token before each.
         The entropy carries a gradient only where asked for: it costs a second array of the size of the logits.
         """
         output = self.backbone(
@@ -93,5 +96,7 @@ class Policy(nn.Module):
             cu_seq_lens_k=cu_seqlens,
             max_length_q=max_length,
             max_length_k=max_length,
+            unroll=unroll,
+            roll=roll,
         )
         return self.head(output.last_hidden_state[0, positions], targets, temperature, entropy_gradient)

@@ -14,7 +14,7 @@ from empg.api.run import RunSpec
 from empg.objective import Objective
 from empg.trajectory import Trajectory
 from empg_trainer.agreement import agreement
-from empg_trainer.batch import MicroBatch, collate, sequence_length
+from empg_trainer.batch import MicroBatch, bundle_length, collate, share_prompts
 from empg_trainer.deepspeed_engine import Engine
 from empg_trainer.objectives import (
     Advantages,
@@ -207,10 +207,10 @@ class MStep:
 
     def _micro_batches(self, chosen: Sequence[int]) -> list[MicroBatch]:
         """This rank's share, on the engine's device; the same number on every rank."""
-        lengths = [sequence_length(self.rows[index]) for index in chosen]
+        bundles = share_prompts(self.rows, chosen, self.engine.world, self.budget)
+        lengths = [bundle_length(self.rows, bundle) for bundle in bundles]
         packing = pack(lengths, self.engine.world, self.budget)[self.rank]
-        parts = ([chosen[place] for place in part] for part in packing)
-        return [collate(self.rows, part).to(self.engine.device) for part in parts]
+        return [collate(self.rows, [bundles[place] for place in part]).to(self.engine.device) for part in packing]
 
     def _places(self, batch: MicroBatch) -> Tensor:
         """Index of each response token among those of all answers, on the CPU."""

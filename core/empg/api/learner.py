@@ -18,7 +18,8 @@ class LearnerSpec(Spec):
     devices: tuple[DeviceIndex, ...] = field((), change="next-attempt", max_length=64)
     """GPU indices for the learner on one machine. Empty: the first `processes` ones."""
     tokens_per_micro_batch: int = field(16384, change="next-attempt", ge=1, le=100_000_000)
-    """Token budget of one packed micro-batch per rank; a longer sequence makes a micro-batch of its own."""
+    """Token budget of one packed micro-batch per rank, in which answers to the same prompt share its tokens; a longer
+    sequence makes a micro-batch of its own."""
     logprob_chunk_tokens: int = field(1024, change="next-attempt", ge=1, le=1_000_000)
     """Rows of logits that exist at a time."""
     zero_stage: Literal[0, 1, 2, 3] = field(1, change="next-attempt")
