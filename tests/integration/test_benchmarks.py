@@ -28,6 +28,15 @@ def test_attention_is_timed_beside_two_others_that_compute_the_same() -> None:
     assert all(float(figure) > 0 for row in figures for figure in row.split())
 
 
+def test_shared_prompts_are_timed_beside_own_ones() -> None:
+    done = run("shared_prompts.py")
+    assert done.returncode == 0, done.stderr
+    figures = re.findall(r"^prompt \d+, answer \d+ +(\d+\.\d) +(\d+\.\d) +(\d+\.\d\d)$", done.stdout, re.MULTILINE)
+    assert len(figures) == 3
+    for own, shared, ratio in figures:
+        assert float(ratio) == pytest.approx(float(own) / float(shared), abs=0.02)
+
+
 def test_an_iteration_is_timed_beside_the_plain_loop() -> None:
     done = run("iteration_overhead.py")
     assert done.returncode == 0, done.stderr

@@ -1,5 +1,6 @@
 """Tensors of a micro-batch."""
 
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -81,6 +82,12 @@ def test_answers_stay_together_as_far_as_ranks_can_be_busy():
     assert len(share_prompts(rows, range(64), 1, 65)) == 3
     shared = share_prompts(rows, range(64), 2, 1000)
     assert 2 * SHARES_PER_RANK <= len(shared) < 64
+
+
+@pytest.mark.parametrize(("answer", "bundles"), [(7, 1), (60, 8)])
+def test_a_prompt_that_is_short_beside_its_answers_is_not_shared(answer, bundles):
+    rows = [trajectory([1, 2, 3], range(answer)) for _ in range(8)]
+    assert len(share_prompts(rows, range(8), 1, 1000)) == bundles
 
 
 @settings(deadline=None)

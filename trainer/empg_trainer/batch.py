@@ -16,6 +16,9 @@ from torch import Tensor
 SHARES_PER_RANK = 8
 """Bundles that every rank gets at least, where there are enough answers: larger ones could not be shared out evenly."""
 
+LEAST_SAVED = 0.1
+"""Share of the tokens of a prompt's answers that must be saved, or each keeps its own prompt: to unroll costs too."""
+
 Bundle = Sequence[int]
 """Indices of answers to the same prompt."""
 
@@ -87,18 +90,28 @@ def share_prompts(rows: Sequence[Answered], chosen: Sequence[int], world: int, b
     """
     if world > 1:
         budget = min(budget, sum(len(rows[index].response_ids) - 1 for index in chosen) // (SHARES_PER_RANK * world))
-    groups: dict[tuple[int, ...], list[list[int]]] = {}
-    room: dict[tuple[int, ...], int] = {}
+    groups: dict[tuple[int, ...], list[int]] = {}
     for index in chosen:
-        row = rows[index]
-        bundles = groups.setdefault(row.prompt_ids, [])
-        if bundles and len(row.response_ids) - 1 <= room[row.prompt_ids]:
+        groups.setdefault(rows[index].prompt_ids, []).append(index)
+    return [bundle for group in groups.values() for bundle in _bundles(rows, group, budget)]
+
+
+def _bundles(rows: Sequence[Answered], group: Bundle, budget: int) -> list[Bundle]:
+    """Answers to one prompt as bundles."""
+    alone = sum(bundle_length(rows, [index]) for index in group)
+    if alone - bundle_length(rows, group) < LEAST_SAVED * alone:
+        return [[index] for index in group]
+    bundles: list[list[int]] = []
+    room = 0
+    for index in group:
+        tokens = len(rows[index].response_ids) - 1
+        if bundles and tokens <= room:
             bundles[-1].append(index)
         else:
             bundles.append([index])
-            room[row.prompt_ids] = budget - len(row.prompt_ids)
-        room[row.prompt_ids] -= len(row.response_ids) - 1
-    return [bundle for bundles in groups.values() for bundle in bundles]
+            room = budget - len(rows[index].prompt_ids)
+        room -= tokens
+    return list(bundles)
 
 
 def bundle_length(rows: Sequence[Answered], bundle: Bundle) -> int:
