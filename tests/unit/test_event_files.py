@@ -9,9 +9,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
 from empg.rundir.evaluations import EvaluationResult
-from empg.rundir.tensorboard import mirror
 from empg.store.posix import PosixStore
-from empg.tfevents import scalars_file
+from empg_trainer.event_files import EventFiles, scalars_file
 
 
 def scalars(directory: Path) -> dict[str, list[tuple[int, float]]]:
@@ -32,7 +31,7 @@ def test_figures_and_evaluations_are_shown(tmp_path: Path) -> None:
         0: {"iteration": 0, "reward_mean": 0.25, "grad_norm": None, "tokens": 100, "note": "text"},
         1: {"iteration": 1, "reward_mean": 0.5, "grad_norm": float("nan"), "tokens": 1 << 40},
     }
-    mirror(store, rows, {0: result(0, 0.4, 0.3), 10: result(10, None)})
+    EventFiles(store).mirror(rows, {0: result(0, 0.4, 0.3), 10: result(10, None)})
     assert scalars(tmp_path / "tensorboard") == {
         "train/reward_mean": [(0, 0.25), (1, 0.5)],
         "train/tokens": [(0, 100), (1, 1 << 40)],
@@ -42,8 +41,10 @@ def test_figures_and_evaluations_are_shown(tmp_path: Path) -> None:
 
 def test_nothing_is_written_twice_and_what_lacks_is_made_up_for(tmp_path: Path) -> None:
     store = PosixStore(tmp_path)
-    mirror(store, {0: {"loss": 1.0}, 1: {"loss": 2.0}}, {})
-    mirror(store, {0: {"loss": 9.0}, 1: {"loss": 9.0}, 2: {"loss": 3.0}, 300: {"loss": 4.0}}, {2: result(2, 0.5)})
+    before, after = EventFiles(store), EventFiles(store)
+    before.mirror({0: {"loss": 1.0}}, {})
+    before.mirror({0: {"loss": 8.0}, 1: {"loss": 2.0}}, {})
+    after.mirror({0: {"loss": 9.0}, 1: {"loss": 9.0}, 2: {"loss": 3.0}, 300: {"loss": 4.0}}, {2: result(2, 0.5)})
     assert scalars(tmp_path / "tensorboard") == {"train/loss": [(0, 1.0), (1, 2.0), (2, 3.0), (300, 4.0)]}
     assert scalars(tmp_path / "tensorboard" / "eval") == {"eval/greedy": [(2, 0.5)]}
 

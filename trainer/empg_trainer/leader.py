@@ -22,10 +22,10 @@ from empg.rundir.probe import lease_warning, ping
 from empg.rundir.progress import Phase, Progress, write_progress
 from empg.rundir.retention import retain
 from empg.rundir.specs import immutable_edit, write_spec
-from empg.rundir.tensorboard import mirror
 from empg.tasks.source import Task
 from empg.trajectory import Trajectory
 from empg_trainer.evaluations import Evaluations
+from empg_trainer.event_files import EventFiles
 from empg_trainer.metrics_server import LearnerMetrics
 from empg_trainer.record import Figures, check_guards, sampled_figures, trained_figures
 from empg_trainer.report import Report
@@ -70,6 +70,7 @@ class Leader:
         self._visibility_known = False
         self._report = Report(start.reporter, start.attempt or owner.number) if start.reporter else None
         self._metrics = LearnerMetrics()
+        self._event_files = EventFiles(store)
         if start.metrics_port:
             self._metrics.serve(start.metrics_port)
 
@@ -244,7 +245,7 @@ class Leader:
 
     def _mirror(self) -> None:
         if self._spec.logging.tensorboard:
-            mirror(self._store, self._history, self._evaluations.results)
+            self._event_files.mirror(self._history, self._evaluations.results)
 
     def _retain(self) -> None:
         """Remove what may go. Fenced if another learner took over."""
