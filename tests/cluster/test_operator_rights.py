@@ -31,7 +31,12 @@ def test_a_run_is_looked_after_with_the_rights_of_the_chart(
     rights = json.dumps({"apiVersion": "v1", "kind": "List", "items": objects})
     empgruns.kubectl("apply", "-n", namespace, "-f", "-", input=rights)
     account = empgruns.service_account(namespace, f"empg-{namespace}")
-    flags = ["--leader-election", f"--lease-namespace={namespace}", "--network-policies"]
+    flags = [
+        "--leader-election",
+        f"--lease-namespace={namespace}",
+        "--network-policies",
+        "--api-server-cidrs=10.0.0.1/32",
+    ]
     if not everywhere:
         flags.append(f"--namespaces={namespace}")
     operator = OperatorProcess(account.kubeconfig, tmp_path / "operator.log", *flags)
