@@ -4,7 +4,8 @@ Collected only when asked for: ``make e2e``, or ``pytest tests/e2e/test_….py``
 
 ``EMPG_E2E_DIR``
     Work directory of a cluster of ``hack.cluster`` that is used, and started first if it does not run. It is left
-    running with its images and the release, for the next session: ``python -m hack.cluster down --dir …`` ends it.
+    running with its images and the release, for the next session, which renews both where the code has changed:
+    ``python -m hack.cluster down --dir …`` ends it.
 ``EMPG_E2E_KUBECONFIG``
     A cluster that is there. Its nodes must find the images, and it needs a default storage class with ReadWriteMany.
 ``EMPG_E2E_IMAGES``
@@ -19,6 +20,7 @@ tests share in their order: starting the pods of a run takes most of a minute.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -29,12 +31,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from live_cluster import ROOT, VERSION, LiveCluster, until
+from live_cluster import ROOT, LiveCluster, until
 
 from hack import tools
 from hack.controlplane.access import Access
 
 RELEASE = "empg-system"
+BUILT_FROM = ("core", "operator", "sampler", "trainer", "docker", "examples/demo", "pyproject.toml")
 NAMES = ("operator", "trainer", "sampler")
 BUILD_SECONDS = 5400
 RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted"}
@@ -55,11 +58,14 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveCluster]:
     try:
         _command("up", *where)
         access = Access(directory / "admin.kubeconfig", tools.path("kubectl"), tools.path("helm"))
-        for name in NAMES:
-            if not _has(access, name):
+        code, loaded = _code(), directory / "images-of"
+        if not (loaded.exists() and loaded.read_text() == code):
+            for name in NAMES:
                 archive = _command("build", name).split()[0]
                 _command("load", archive, *where)
                 Path(archive).unlink()  # gigabytes
+            access.kubectl("delete", "pods", "--namespace", RELEASE, "--all")  # of older images, if there is a release
+            loaded.write_text(code)
         yield LiveCluster(access, "empg", directory, tmp_path_factory.mktemp("copies"))
     finally:
         if not kept:
@@ -73,10 +79,10 @@ def release(cluster: LiveCluster) -> LiveCluster:
     A test that changes the release puts it back.
     """
     access = cluster.access
-    if not access.helm("list", "--short", "--namespace", RELEASE):
-        _create_namespace(access, RELEASE)
-        images = [] if cluster.images == "empg" else _image_values(cluster.images)
-        access.helm("install", "empg", str(ROOT / "charts/empg"), "--namespace", RELEASE, "--create-namespace", *images)
+    _create_namespace(access, RELEASE)
+    images = [] if cluster.images == "empg" else _image_values(cluster.images)
+    where = ("empg", str(ROOT / "charts/empg"), "--namespace", RELEASE)
+    access.helm("upgrade", "--install", *where, *images)
     access.kubectl("rollout", "status", "deployment/empg", "--namespace", RELEASE, "--timeout=100s")
     return cluster
 
@@ -114,10 +120,14 @@ def _command(*arguments: str) -> str:
     return done.stdout
 
 
-def _has(access: Access, name: str) -> bool:
-    """Whether the node has an image of ours."""
-    images = access.kubectl("get", "nodes", "-o", "jsonpath={.items[*].status.images[*].names}")
-    return f"docker.io/empg/{name}:{VERSION}" in images
+def _code() -> str:
+    """Names what images are built from: the newest commit of it, and what was changed since."""
+
+    def git(*arguments: str) -> bytes:
+        line = ["git", "-C", str(ROOT), *arguments, "--", *BUILT_FROM]
+        return subprocess.run(line, check=True, capture_output=True, timeout=60).stdout
+
+    return f"{git('log', '-1', '--format=%H').decode().strip()} {hashlib.sha256(git('diff', 'HEAD')).hexdigest()}"
 
 
 def _image_values(prefix: str) -> list[str]:

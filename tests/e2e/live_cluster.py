@@ -43,7 +43,7 @@ class LiveCluster:
     def volume(self, namespace: str, claim: str) -> Path:
         """What is on a bound claim: the directory itself on a cluster of hack.cluster, else a copy as of now.
 
-        A copy has no weights, which are large.
+        A copy has no training states, which are large. Who waits for something asks again for each look.
         """
         if self.directory is not None:
             path = f"/api/v1/namespaces/{namespace}/persistentvolumeclaims/{claim}"
@@ -52,7 +52,7 @@ class LiveCluster:
         copy = self.copies / namespace / claim
         shutil.rmtree(copy, ignore_errors=True)
         # tar complains of files that go meanwhile; the pipe's exit code is that of base64
-        script = "tar --directory=/data --exclude='*.safetensors' --create --gzip . | base64 --wrap=0"
+        script = "tar --directory=/data --exclude='*/state' --create --gzip . | base64 --wrap=0"
         packed = self.access.kubectl("exec", "-n", namespace, f"{READER}-{claim}", "--", "sh", "-c", script)
         with tarfile.open(fileobj=io.BytesIO(base64.b64decode(packed))) as archive:
             archive.extractall(copy, filter="data")

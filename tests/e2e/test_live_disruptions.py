@@ -29,10 +29,9 @@ def run(release: LiveCluster, namespace: str) -> AppliedRun:
 
 
 def test_a_sampler_is_replaced_in_the_middle_of_a_unit(run: AppliedRun) -> None:
-    store = run.store()
-
     def working() -> tuple[str, str, str] | None:
         """(iteration's key, unit and attempt, pod) of a claim that has no commit."""
+        store = run.store()
         top = keys.iteration_dir("rollout", max(int(name) for name in store.children("rollout")))
         done = {name.removesuffix(".parquet") for name in store.children(f"{top}/units")}
         for name in set(store.children(f"{top}/claims")) - done:
@@ -54,10 +53,8 @@ def test_a_sampler_is_replaced_in_the_middle_of_a_unit(run: AppliedRun) -> None:
 
 
 def test_a_learner_goes_on_after_it_was_deleted_in_the_middle_of_a_step(run: AppliedRun) -> None:
-    directory = run.directory()
-
     def learning() -> bool:
-        record = json.loads((directory / keys.PROGRESS).read_text())["record"]
+        record = json.loads((run.directory() / keys.PROGRESS).read_text())["record"]
         return record["phase"] == "learning"
 
     [pod] = run.running("learner")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
@@ -34,7 +34,7 @@ def test_training_outlasts_the_operator(run: AppliedRun) -> None:
     try:
         gone = "app.kubernetes.io/name=empg"
         until(lambda: not access.kubectl("get", "pods", "-n", "empg-system", "-l", gone, "-o", "name"), "end", 60)
-        with _outage(run.directory()):
+        with _outage(run.directory):
             # it is not lost on the operator that comes back
             run.kubectl("scale", "empgrun", run.name, "--replicas=2")
         assert run.status()["samplers"]["desired"] == 1
@@ -53,7 +53,7 @@ def test_training_outlasts_the_api_server(run: AppliedRun) -> None:
     server = _api_server(run.cluster.directory)
     os.kill(server, signal.SIGSTOP)
     try:
-        with _outage(directory):
+        with _outage(lambda: directory):
             pass
     finally:
         os.kill(server, signal.SIGCONT)
@@ -71,13 +71,13 @@ def _pods(run: AppliedRun) -> set[str]:
 
 
 @contextmanager
-def _outage(directory: Path) -> Iterator[None]:
+def _outage(directory: Callable[[], Path]) -> Iterator[None]:
     """An outage as long as the block, and at least a minute; training must not pause in it."""
     began = time.time()
     yield
     time.sleep(max(0.0, began + OUTAGE_SECONDS - time.time()))
     ended = time.time()
-    written = sorted(path.stat().st_mtime for path in (directory / "metrics").iterdir())
+    written = sorted(path.stat().st_mtime for path in (directory() / "metrics").iterdir())
     moments = [began, *(moment for moment in written if began < moment < ended), ended]
     longest = max(after - before for before, after in pairwise(moments))
     print(f"{len(moments) - 2} iterations in an outage of {ended - began:.0f} s, the longest took {longest:.1f} s")

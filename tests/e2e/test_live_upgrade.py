@@ -61,8 +61,7 @@ def test_runs_outlive_the_release_and_train_to_their_end(run: AppliedRun) -> Non
     assert access.kubectl("get", "crd", "empgruns.empg.dev", "-o", "name")
     assert _pods(run) == before
     # Without an operator the files tell the end, and the Job; what the run's conditions say is old.
-    store = run.store()
-    final = run.until(lambda: read_final(store), "end of the training", START_SECONDS + 10 * MORE)
+    final = run.until(lambda: read_final(run.store()), "end of the training", START_SECONDS + 10 * MORE)
     assert final.iterations >= iterations  # more where the edit came late
     run.kubectl("wait", "--for=condition=Complete", f"job/{run.name}-learner-1", "--timeout=90s")
     assert run.condition("Complete")["status"] == "False"
