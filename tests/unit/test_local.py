@@ -38,20 +38,42 @@ def spec(**sections: object) -> RunSpec:
     ],
 )
 def test_what_follows_an_exit(role: str, code: int, expected: object) -> None:
-    assert after_exit(role, "it", code, RestartBudget(), 0.0) == expected  # type: ignore[arg-type]
+    assert after_exit(role, "it", code, RestartBudget(), -1) == expected  # type: ignore[arg-type]
 
 
 def test_delays_double_and_the_budget_ends_the_run_with_the_last_code() -> None:
     budget = RestartBudget(budget=3)
-    delays = [after_exit("sampler", "it", 1, budget, float(at)) for at in range(3)]
+    delays = [after_exit("sampler", "it", 1, budget, -1) for _ in range(3)]
     assert delays == [Start(0.5), Start(1.0), Start(2.0)]
-    assert after_exit("sampler", "it", -11, budget, 3.0) == End(139, "it ended 4 times, last with signal 11")
+    reason = "it ended 4 times without a finished iteration between, last with signal 11"
+    assert after_exit("sampler", "it", -11, budget, -1) == End(139, reason)
 
 
-def test_old_crashes_are_forgiven() -> None:
+def test_failures_are_forgiven_when_an_iteration_is_finished() -> None:
     budget = RestartBudget(budget=1)
-    assert after_exit("sampler", "it", 1, budget, 0.0) == Start(0.5)
-    assert after_exit("sampler", "it", 1, budget, 10_000.0) == Start(0.5)
+    for newest in (3, 4, 7):
+        assert after_exit("learner", "it", 1, budget, newest) == Start(0.5)
+    assert isinstance(after_exit("learner", "it", 1, budget, 7), End)
+
+
+def test_a_learner_that_gives_up_again_and_again_ends_the_run() -> None:
+    budget = RestartBudget(budget=2)
+    ends = [after_exit("learner", "it", RETRY, budget, 5) for _ in range(3)]
+    assert ends[:2] == [Start(0.0)] * 2
+    assert isinstance(ends[2], End)
+    assert ends[2].code == RETRY
+
+
+def test_a_sampler_may_start_anew_as_often_as_it_likes() -> None:
+    budget = RestartBudget(budget=0)
+    assert [after_exit("sampler", "it", RETRY, budget, -1) for _ in range(3)] == [Start(0.0)] * 3
+    assert isinstance(after_exit("sampler", "it", 1, budget, -1), End)
+
+
+def test_the_longest_delay_holds_however_many_failures_are_allowed() -> None:
+    budget = RestartBudget(budget=5000)
+    delays = [budget.charge(-1) for _ in range(3000)]
+    assert delays[6:] == [30.0] * 2994
 
 
 def test_cores_are_shared_in_turns_or_split() -> None:

@@ -8,7 +8,7 @@ from rundir_samples import RUN, a_plan, new_run
 from empg.api.run import RunSpec
 from empg.rundir.final import Final, read_final, write_final
 from empg.rundir.identity import ForeignRun, Identity, prepare, read_identity
-from empg.rundir.metrics import read_metrics, write_metrics
+from empg.rundir.metrics import newest_iteration, read_metrics, write_metrics
 from empg.rundir.owner import Fenced, LearnerOwner
 from empg.rundir.plans import create_plan, planned, read_plans, unsealed
 from empg.rundir.progress import Progress, read_progress, write_progress
@@ -145,6 +145,7 @@ def test_metrics_are_one_line_per_iteration(store):
     write_metrics(store, 1, {"reward": 0.5, "kl": math.nan, "parts": {"format": (1.0, math.inf)}})
     write_metrics(store, 0, {"reward": 0.25})
     write_metrics(store, 0, {"reward": 0.125})
+    assert newest_iteration(store) == 1
     assert store.get("metrics/000001.jsonl").count(b"\n") == 1
     assert read_metrics(store) == [
         {"reward": 0.125, "iteration": 0},
@@ -157,6 +158,10 @@ def test_garbage_among_the_metrics_is_named(store, content):
     store.put("metrics/000002.jsonl", content)
     with pytest.raises(CorruptRecord, match=r"metrics/000002\.jsonl"):
         read_metrics(store)
+
+
+def test_no_iteration_is_finished_before_the_first(store):
+    assert newest_iteration(store) == -1
 
 
 def test_progress_and_the_end(store):

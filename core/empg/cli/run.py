@@ -43,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=BUDGET,
         metavar="N",
-        help="crashes of one process to get over (default: %(default)s)",
+        help="failures of one process to get over between two finished iterations (default: %(default)s)",
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 from empg.exit_codes import DIVERGED, OK, RETRY, SPEC
@@ -10,8 +10,7 @@ from empg.exit_codes import DIVERGED, OK, RETRY, SPEC
 Role = Literal["learner", "sampler"]
 
 BUDGET = 10
-"""Crashes of one child within WINDOW_SECONDS after which the run ends."""
-WINDOW_SECONDS = 600.0
+"""Failures of one child that a run gets over without finishing an iteration."""
 FIRST_DELAY_SECONDS = 0.5
 LONGEST_DELAY_SECONDS = 30.0
 
@@ -41,29 +40,44 @@ Decision = Start | End | Leave
 
 @dataclass
 class RestartBudget:
-    """Crashes of one child; old ones are forgiven."""
+    """Failures of one child since the run last got on, however far apart they are."""
 
     budget: int = BUDGET
-    crashes: list[float] = field(default_factory=list)
+    fruitless: int = 0
+    """Failures in a row between which no iteration was finished."""
+    newest: int | None = None
+    """Newest finished iteration at the last failure."""
 
-    def charge(self, now: float) -> float | None:
-        """Count a crash at `now` (monotonic seconds): seconds to wait, or None when the budget is spent."""
-        self.crashes = [at for at in self.crashes if now - at < WINDOW_SECONDS] + [now]
-        if len(self.crashes) > self.budget:
+    def charge(self, newest: int) -> float | None:
+        """Count a failure with `newest` as the newest finished iteration: seconds to wait, or None: none is left."""
+        moved = self.newest is not None and newest > self.newest
+        self.fruitless = 1 if moved else self.fruitless + 1
+        self.newest = newest
+        if self.fruitless > self.budget:
             return None
-        return min(LONGEST_DELAY_SECONDS, FIRST_DELAY_SECONDS * 2.0 ** (len(self.crashes) - 1))
+        # Beyond 2^16 every delay is above the longest, and a float would overflow in the end.
+        return min(LONGEST_DELAY_SECONDS, FIRST_DELAY_SECONDS * 2.0 ** min(self.fruitless - 1, 16))
 
 
-def after_exit(role: Role, name: str, code: int, budget: RestartBudget, now: float) -> Decision:
-    """What follows when a child ended with `code` (negative: killed by that signal)."""
+def after_exit(role: Role, name: str, code: int, budget: RestartBudget, newest: int) -> Decision:
+    """What follows when a child ended with `code` (negative: killed by that signal).
+
+    `newest` is the newest finished iteration, -1 for none.
+    """
     if code == OK:
         return End(OK, "the run is complete") if role == "learner" else Leave()
     if code == SPEC:
         return End(SPEC, f"{name} can't use the manifest")
     if code == DIVERGED:
         return End(DIVERGED, f"{name} stopped the run: training diverged")
-    delay = budget.charge(now)
+    # A sampler says so when it was asked to stop, or starts anew for a longer context; a learner when it gave up.
+    if code == RETRY and role == "sampler":
+        return Start(0.0)
+    delay = budget.charge(newest)
     if delay is None:
         how = f"signal {-code}" if code < 0 else f"exit code {code}"
-        return End(code if code > 0 else 128 - code, f"{name} ended {budget.budget + 1} times, last with {how}")
+        return End(
+            code if code > 0 else 128 - code,
+            f"{name} ended {budget.fruitless} times without a finished iteration between, last with {how}",
+        )
     return Start(0.0 if code == RETRY else delay)

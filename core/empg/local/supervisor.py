@@ -21,6 +21,7 @@ from empg.local.child import Child, program, stop
 from empg.local.prepare import refused_edit, write_manifest
 from empg.local.resources import Shares, share_out
 from empg.local.restarts import End, Leave, RestartBudget, Role, after_exit
+from empg.rundir.metrics import newest_iteration
 from empg.store.base import Store, StoreError
 
 POLL_SECONDS = 0.2
@@ -55,7 +56,7 @@ class Supervisor:
         self.children = [self._learner(shares), *(self._sampler(shares, i) for i in range(len(shares.samplers)))]
         try:
             while not self.stopping.is_set():
-                end = self._tend()
+                end = self.tend()
                 refresh(False)
                 if end is not None:
                     if end.code:
@@ -69,13 +70,13 @@ class Supervisor:
             stop(self.children, GRACE_SECONDS)
             refresh(True)
 
-    def _tend(self) -> End | None:
+    def tend(self) -> End | None:
         """Start what is due, and decide about what has ended."""
         now = time.monotonic()
         for child in self.children:
             code = child.exited()
             if code is not None:
-                decision = after_exit(child.role, child.name, code, child.budget, now)
+                decision = after_exit(child.role, child.name, code, child.budget, newest_iteration(self.store))
                 if isinstance(decision, End):
                     if decision.code:
                         self.say(f"last lines of {child.log}:\n{child.last_lines()}")

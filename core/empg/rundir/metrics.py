@@ -23,9 +23,17 @@ def write_metrics(store: Store, iteration: int, record: Mapping[str, Any]) -> No
 
 def read_metrics(store: Store, since: int = 0) -> list[dict[str, Any]]:
     """The figures of all iterations from `since` on, in order. CorruptRecord names a file that holds none."""
-    numbers = [number for name in store.children(keys.METRICS) if (number := keys.parse_number(name)) is not None]
-    wanted = sorted(number for number in numbers if number >= since)
+    wanted = sorted(number for number in _iterations(store) if number >= since)
     return [record for number in wanted if (record := _read(store, number)) is not None]
+
+
+def newest_iteration(store: Store) -> int:
+    """The newest finished iteration; -1 before the first."""
+    return max(_iterations(store), default=-1)
+
+
+def _iterations(store: Store) -> list[int]:
+    return [number for name in store.children(keys.METRICS) if (number := keys.parse_number(name)) is not None]
 
 
 def _read(store: Store, iteration: int) -> dict[str, Any] | None:
