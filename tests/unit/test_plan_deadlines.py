@@ -159,3 +159,45 @@ def test_time_in_a_queue_does_not_count() -> None:
     steps.now += 1
     steps.settle()
     assert steps.said("Failed") == ("True", "RunDeadlineExceeded")
+
+
+@pytest.mark.parametrize("strategy", ["InPlace", "RollingUpdate"])
+@pytest.mark.parametrize("rule", [2, None])
+def test_a_restart_of_the_learner_is_no_slow_roll(strategy: str, rule: int | None) -> None:
+    """A policy is published, the learner ends before the samplers have it, and its next attempt takes its time."""
+    steps = Steps({"deadlines": {"rollingSeconds": 100}, "sampler": {"rollStrategy": strategy}})
+    steps.settle()
+    steps.replace_job(1, ready=1)
+    steps.settle()
+    steps.roll_out()
+    steps.settle()
+    steps.children["Deployment", "demo-sampler"]["status"]["updatedReplicas"] = 0
+    behind = {"samplerVersions": [{"policy": 0, "samplers": 2}], "policyVersion": 1}
+    steps.report(progress=progress(**behind))
+    steps.settle()
+    assert steps.status()["rollStarted"] == stamp(NOW)
+    steps.now = NOW + 10
+    steps.replace_job(1, **({"failed": "x"} if rule is None else {"rule": rule}))
+    steps.settle()
+    steps.roll_out()
+    steps.now = NOW + 90
+    steps.settle()
+    steps.now = NOW + 120
+    steps.settle()
+    assert steps.jobs()[-1] == "demo-learner-2"
+    assert steps.status()["phase"] == "Restarting"
+    steps.now = NOW + 300
+    steps.replace_job(2, ready=1)
+    steps.settle()
+    # Samplers that still are behind have all the time that they had before; a Deployment tells by itself.
+    steps.report(progress=progress(attempt=2, **behind))
+    steps.settle()
+    assert steps.status().get("rollStarted") == (stamp(NOW + 300) if strategy == "InPlace" else None)
+    steps.now = NOW + 399
+    steps.settle()
+    assert steps.status()["phase"] != "Failed"
+    steps.now = NOW + 400
+    steps.settle()
+    late = steps.status()["phase"] == "Failed"
+    assert late == (strategy == "InPlace")
+    assert not late or steps.said("Failed") == ("True", "RollDeadlineExceeded")

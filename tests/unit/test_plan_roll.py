@@ -130,7 +130,32 @@ def test_what_a_learner_reported_that_does_not_run_is_not_believed() -> None:
     status = {"attempt": 1, "progress": progress(samplerVersions=versions(v3=1), laggards=[A], policyVersion=4)}
     look = diagnosis(pod(A, "sampler"))
     stopped = situation(job(1, failed="x"), deployment(2), status=status | BEHIND, diagnosis=look)
-    assert roll(stopped, 2).delete is None
+    assert roll(stopped, 2) == Roll(4, None, None)
+
+
+@pytest.mark.parametrize(
+    ("child", "attempt"),
+    [
+        (job(1, failed="x"), 1),
+        ({**job(1, ready=1), "spec": {"parallelism": 1, "suspend": True}}, 1),
+        (job(1, pods=2, ready=1), 1),
+        (job(2), 2),
+        # It runs and has not reported yet.
+        (job(2, ready=1), 2),
+    ],
+)
+def test_the_clock_of_a_roll_stands_while_no_learner_reports(child: Any, attempt: int) -> None:
+    report = progress(policyVersion=4, samplerVersions=versions(v3=1), laggards=[A])
+    status = {"attempt": attempt, "progress": report, **BEHIND, "laggardDeleted": OLD}
+    assert roll(situation(child, deployment(2), status=status), 2) == Roll(4, None, None)
+
+
+@pytest.mark.parametrize(("updated", "started"), [(2, None), (1, OLD)])
+def test_a_deployment_rolls_without_a_learner(updated: int, started: str | None) -> None:
+    status = {"attempt": 2, "progress": progress(policyVersion=5), **BEHIND}
+    children = (job(2), deployment(2, updatedReplicas=updated))
+    seen_alone = situation(*children, spec={"sampler": {"rollStrategy": "RollingUpdate"}}, status=status)
+    assert roll(seen_alone, 2) == Roll(4, started, None)
 
 
 def test_a_rolling_update_replaces_the_template_and_in_place_does_not() -> None:

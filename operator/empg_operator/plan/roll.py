@@ -42,16 +42,25 @@ def roll(situation: Situation, desired: int) -> Roll:
     if desired == 0:
         return Roll(present.policy, None, None)
     progress = situation.progress
-    if progress is None or progress.policy_version is None:
-        return present
+    newest = None if progress is None else progress.policy_version
     if situation.spec.sampler.roll_strategy == "RollingUpdate":
-        return _replaced(situation, present, progress.policy_version)
-    return _laggards(situation, _pulled(situation, present, progress, progress.policy_version), progress)
+        return _replaced(situation, present, newest)
+    if progress is None or newest is None or not _reports(situation):
+        return Roll(present.policy, None, None)
+    return _laggards(situation, _pulled(situation, present, progress, newest), progress)
 
 
-def _replaced(situation: Situation, before: Roll, newest: int) -> Roll:
-    """`RollingUpdate`: the Deployment is asked for pods with the newest policy, and says when it has them."""
-    if before.policy is None or newest > before.policy:
+def _reports(situation: Situation) -> bool:
+    """`InPlace`: a learner runs that says which policy each sampler holds. Without one nobody knows who is behind, so
+    nobody is, until the next learner tells."""
+    job = situation.live
+    return job is not None and job.all_ready and not job.ending
+
+
+def _replaced(situation: Situation, before: Roll, newest: int | None) -> Roll:
+    """`RollingUpdate`: the Deployment is asked for pods with the newest policy, and says when it has them, whether or
+    not a learner runs."""
+    if newest is not None and (before.policy is None or newest > before.policy):
         return Roll(newest, stamp(situation.now), None)
     return Roll(before.policy, None if situation.samplers.rolled else before.started, None)
 
@@ -70,9 +79,7 @@ def _pulled(situation: Situation, before: Roll, progress: Progress, newest: int)
 def _laggards(situation: Situation, roll: Roll, progress: Progress) -> Roll:
     """Delete one pod at a time that has not come by the policy in time."""
     started, limit = moment(roll.started), situation.spec.sampler.roll_deadline_seconds
-    job = situation.live
-    # What a learner that does not run has reported may be long past.
-    if started is None or roll.policy is None or job is None or not job.all_ready:
+    if started is None or roll.policy is None:
         return roll
     last = moment(roll.laggard_deleted)
     due = max(started + limit, last + PAUSE_SECONDS if last is not None else 0.0)
