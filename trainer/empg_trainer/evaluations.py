@@ -6,7 +6,7 @@ Everything here runs on rank 0.
 from __future__ import annotations
 
 import logging
-import statistics
+from collections import Counter
 from collections.abc import Sequence
 
 from empg.api.run import RunSpec
@@ -17,7 +17,6 @@ from empg.rundir.plan import Plan
 from empg.rundir.plans import create_plan, planned, read_plans
 from empg.store.base import Store
 from empg.tasks.source import Task
-from empg.trajectory import Trajectory
 from empg.verdict import Verdict
 from empg_trainer.rollouts import Rollout, UnitWatch, sealed_rollout
 
@@ -97,21 +96,29 @@ class Evaluations:
         self.results[result.policy] = result
         del self._open[result.policy]
         logger.info("policy %d: greedy accuracy %s", result.policy, result.greedy)
+        if result.ungraded:
+            logger.warning(
+                "policy %d: %d held-out answers were not graded and count as not right", result.policy, result.ungraded
+            )
 
 
 def score(policy: int, plans: Sequence[Plan], rollout: Rollout, missing: bool) -> EvaluationResult:
-    """Accuracy in the greedy round and in the sampled one, over the answers that could be graded."""
+    """Accuracy in the greedy round and in the sampled one, over all answers that were asked for."""
     rounds = {unit.name: plan.round for plan in plans for unit in plan.units}
-    graded: dict[int, list[Trajectory]] = {0: [], 1: []}
-    for row in rollout.rows:
-        if row.verdict.trains:
-            graded[rounds[row.unit]].append(row)
+    asked: Counter[int] = Counter()
+    for plan in plans:
+        asked[plan.round] += plan.samples * sum(len(unit.prompts) for unit in plan.units)
+    graded = Counter(rounds[row.unit] for row in rollout.rows if row.verdict.trains)
+    right = Counter(rounds[row.unit] for row in rollout.rows if row.verdict is Verdict.CORRECT)
 
     def accuracy(number: int) -> float | None:
-        if missing or not graded[number]:
-            return None
-        return statistics.fmean(row.verdict is Verdict.CORRECT for row in graded[number])
+        return None if missing or not graded[number] else right[number] / asked[number]
 
     return EvaluationResult(
-        policy=policy, greedy=accuracy(0), average=accuracy(1), prompts=len(graded[0]), missing=missing
+        policy=policy,
+        greedy=accuracy(0),
+        average=accuracy(1),
+        prompts=graded[0],
+        ungraded=asked.total() - graded.total(),
+        missing=missing,
     )

@@ -19,11 +19,14 @@ class EvaluationResult(Record):
     format: Literal[1] = 1
     policy: int = Field(ge=0)
     greedy: float | None = None
-    """Greedy pass@1: share of graded problems answered correctly. None: missing."""
+    """Greedy pass@1: share of all problems answered correctly. An answer that was not graded is not right, so that a
+    failing grader never raises it. None: missing, or nothing was graded."""
     average: float | None = None
-    """avg@k: mean over problems and samples. None: not asked for, or missing."""
+    """avg@k: mean over all problems and samples, likewise. None: not asked for, missing, or nothing was graded."""
     prompts: int = Field(ge=0)
     """Problems that were graded for `greedy`."""
+    ungraded: int = Field(0, ge=0)
+    """Answers of both that were not graded: the grader failed or ran out of time, or their unit is void."""
     missing: bool = False
     """The evaluation was not complete by its deadline."""
 
