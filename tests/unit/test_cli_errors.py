@@ -1,13 +1,16 @@
-"""What the command says when a run directory, or whoever reads its output, lets it down."""
+"""What the commands say, and end with, when a run directory, a volume, or whoever reads the output lets them down."""
 
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from small_volume import small_volume
 
 from empg.cli.main import main
-from empg.exit_codes import SPEC
+from empg.cli.run import conclude
+from empg.exit_codes import RETRY, SPEC
+from empg.local.watch import Watch
 from empg.rundir import keys
 from empg.rundir.identity import Identity, prepare
 from empg.rundir.metrics import write_metrics
@@ -39,3 +42,51 @@ def test_a_reader_that_has_seen_enough_causes_no_traceback(store: PosixStore) ->
     process.stdout.close()
     said = process.stderr.read()
     assert (process.wait(60), said) == (141, b"")
+
+
+MANIFEST = """\
+apiVersion: empg.dev/v1alpha1
+kind: EMPGRun
+metadata: {name: n}
+spec: {model: {name: base}, task: {name: arithmetic}, em: {iterations: 5}}
+"""
+
+
+@pytest.fixture
+def manifest(tmp_path: Path) -> Path:
+    path = tmp_path / "run.yaml"
+    path.write_text(MANIFEST)
+    return path
+
+
+def test_a_full_volume_is_no_mistake_of_the_manifest(
+    tmp_path: Path, manifest: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "volume").mkdir()
+    with small_volume(tmp_path / "volume") as volume:
+        with pytest.raises(OSError, match="No space left"):
+            (volume / "ballast").write_bytes(b"x" * (2 << 20))
+        assert main(["run", str(manifest), "--run-dir", str(volume)]) == RETRY
+    said = capsys.readouterr().err
+    assert "No space left on device" in said
+    assert "free space on its volume" in said
+
+
+@pytest.mark.parametrize("name", ["file", "file/below"])
+def test_a_directory_that_can_not_be_one_is_a_mistake(
+    tmp_path: Path, manifest: Path, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    assert main(["run", str(manifest), "--run-dir", str(tmp_path / name)]) == SPEC
+    assert str(tmp_path / "file") in capsys.readouterr().err
+
+
+def test_curves_that_can_not_be_saved_leave_a_finished_run_finished(
+    store: PosixStore, capsys: pytest.CaptureFixture[str]
+) -> None:
+    watch = Watch(store)
+    watch.look()
+    (store.root / "curves.png").symlink_to("/dev/full")
+    conclude(watch, store.root, "n")
+    said = capsys.readouterr().out
+    assert f"curves: {store.root / 'curves.png'} could not be saved: [Errno 28] No space left on device" in said

@@ -62,3 +62,25 @@ def test_failures_count_until_an_iteration_is_finished(tmp_path: Path) -> None:
     assert end.code == 3
     assert "without a finished iteration" in end.reason
     assert learner.codes == [3, 3, 3]
+
+
+def test_a_child_is_started_when_there_is_room_for_its_log(tmp_path: Path) -> None:
+    said: list[str] = []
+    learner = a_child(tmp_path, "learner", "")
+    learner.log = Path("/dev/full")
+    supervisor = a_supervisor(tmp_path, said, learner)
+    tend(supervisor, lambda: said)
+    assert said == ["learner can't be started: [Errno 28] No space left on device; trying again in 0.5 s"]
+    learner.log = tmp_path / "learner.log"
+    assert tend(supervisor) == End(0, "the run is complete")
+
+
+def test_a_volume_that_stays_full_ends_the_run_to_be_gone_on_with(tmp_path: Path) -> None:
+    said: list[str] = []
+    learner = a_child(tmp_path, "learner", "")
+    learner.log = Path("/dev/full")
+    end = tend(a_supervisor(tmp_path, said, learner))
+    assert end is not None
+    assert end.code == 75
+    assert "No space left on device" in end.reason
+    assert learner.codes == []

@@ -9,6 +9,7 @@ import sys
 
 from empg import __version__
 from empg.cli import crd, grade, run, show, trajectories, validate
+from empg.cli.failures import storage_code
 from empg.exit_codes import SPEC
 from empg.rundir.records import CorruptFile
 from empg.store.base import StoreError
@@ -46,7 +47,7 @@ def main(argv: list[str] | None = None) -> int:
         return 128 + signal.SIGPIPE
     except (CorruptFile, StoreError) as error:
         print(f"empg {args.command}: {error}", file=sys.stderr)
-        return SPEC
+        return SPEC if isinstance(error, CorruptFile) else storage_code(error)
     return code
 
 

@@ -11,18 +11,18 @@ from typing import Any
 import yaml
 from rich.console import Console
 
-from empg.api.load import InvalidManifest, load_run
+from empg.api.load import load_run
 from empg.api.run import EMPGRun
+from empg.cli.failures import storage_code
 from empg.exit_codes import OK, SPEC
 from empg.local.curves import draw
-from empg.local.prepare import AlreadyRunning, exclusive, write_manifest
+from empg.local.prepare import exclusive, write_manifest
 from empg.local.progress import LiveView, PlainView, View
 from empg.local.restarts import BUDGET
 from empg.local.supervisor import Supervisor
 from empg.local.watch import Watch
-from empg.rundir.identity import ForeignRun
 from empg.rundir.prepare import prepare_directory
-from empg.store.base import Store
+from empg.store.base import Store, StoreError
 from empg.store.posix import PosixStore
 
 
@@ -48,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run to the end; the exit code is that of the run (0 done, 64 bad manifest, 65 diverged, 75 stopped)."""
+    """Run to the end; the exit code is that of the run (0 done, 64 bad manifest, 65 diverged, 75 call it again)."""
     try:
         manifest = load_with_overrides(args.file, args.set)
         root = (args.run_dir or Path("runs") / manifest.metadata.name).absolute()
@@ -57,9 +57,12 @@ def run(args: argparse.Namespace) -> int:
             prepare_directory(store, manifest)
             write_manifest(store, manifest)
             return _supervise(args, manifest, root, store)
-    except (InvalidManifest, ForeignRun, AlreadyRunning, ValueError, OSError) as error:
+    except ValueError as error:
         print(f"empg run: {error}", file=sys.stderr)
         return SPEC
+    except (StoreError, OSError) as error:
+        print(f"empg run: {error}", file=sys.stderr)
+        return storage_code(error)
 
 
 def _supervise(args: argparse.Namespace, manifest: EMPGRun, root: Path, store: Store) -> int:
@@ -83,14 +86,20 @@ def _supervise(args: argparse.Namespace, manifest: EMPGRun, root: Path, store: S
         with LiveView(watch, console, title=f"EMPGRun {manifest.metadata.name}") as view:
             code = supervise(view)
     if code == OK:
-        _conclude(watch, root, manifest.metadata.name)
+        conclude(watch, root, manifest.metadata.name)
     return code
 
 
-def _conclude(watch: Watch, root: Path, name: str) -> None:
+def conclude(watch: Watch, root: Path, name: str) -> None:
+    """Draw the curves of a finished run, and print the held-out accuracy of its first and its last policy."""
     if watch.rows:
-        draw(watch.rows, watch.accuracies, name, root / "curves.png")
-        print(f"curves: {root / 'curves.png'}")
+        path = root / "curves.png"
+        try:
+            draw(watch.rows, watch.accuracies, name, path)
+        except Exception as error:  # noqa: BLE001 - the run is complete, whatever becomes of a picture of it
+            print(f"curves: {path} could not be saved: {error}")
+        else:
+            print(f"curves: {path}")
     if watch.accuracies:
         first, last = watch.accuracies[min(watch.accuracies)], watch.accuracies[max(watch.accuracies)]
         print(f"held-out greedy accuracy {first:.3f} -> {last:.3f}")

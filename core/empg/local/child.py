@@ -42,7 +42,7 @@ class Child:
     """Exit codes so far."""
 
     def start(self) -> None:
-        """Start the program; its output is appended to the log."""
+        """Start the program; its output is appended to the log. OSError when that, or the program, can't be had."""
         self.log.parent.mkdir(parents=True, exist_ok=True)
         with self.log.open("ab") as log:
             log.write(f"--- {self.name}: start {len(self.codes) + 1}: {' '.join(self.command)}\n".encode())

@@ -87,7 +87,14 @@ class Supervisor:
                     self.say(f"{child.name} ended ({describe(code)}); starting it again")
                     child.start_at = now + decision.delay
             if child.process is None and not child.finished and now >= child.start_at:
-                child.start()
+                try:
+                    child.start()
+                except OSError as error:  # as on a full volume, where its log is
+                    delay = child.budget.charge(newest_iteration(self.store))
+                    if delay is None:
+                        return End(RETRY, f"{child.name} can't be started: {error}; the same command goes on from here")
+                    self.say(f"{child.name} can't be started: {error}; trying again in {delay:g} s")
+                    child.start_at = now + delay
         return None
 
     def take_edit(self) -> None:
