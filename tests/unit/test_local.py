@@ -66,7 +66,8 @@ def test_a_learner_that_gives_up_again_and_again_ends_the_run() -> None:
 
 def test_a_sampler_may_start_anew_as_often_as_it_likes() -> None:
     budget = RestartBudget(budget=0)
-    assert [after_exit("sampler", "it", RETRY, budget, -1) for _ in range(3)] == [Start(0.0)] * 3
+    codes = (RETRY, -signal.SIGTERM, RETRY)
+    assert [after_exit("sampler", "it", code, budget, -1) for code in codes] == [Start(0.0)] * 3
     assert isinstance(after_exit("sampler", "it", 1, budget, -1), End)
 
 

@@ -1,14 +1,17 @@
 """What the supervisor of a local run does with its children. They are real processes, and short-lived ones."""
 
+import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import pytest
+
 from empg.api.run import EMPGRun
-from empg.local.child import Child
+from empg.local.child import Child, stop
 from empg.local.restarts import End, RestartBudget, Role
-from empg.local.supervisor import Supervisor
+from empg.local.supervisor import Supervisor, cores
 from empg.rundir.metrics import write_metrics
 from empg.store.posix import PosixStore
 
@@ -22,12 +25,19 @@ RUN = EMPGRun.model_validate(
 )
 
 
-def a_supervisor(root: Path, said: list[str], *children: Child) -> Supervisor:
+def a_run(replicas: int) -> EMPGRun:
+    manifest = RUN.manifest()
+    manifest["spec"]["sampler"] = {"replicas": replicas}
+    return EMPGRun.model_validate(manifest)
+
+
+def a_supervisor(root: Path, said: list[str], *children: Child, edits: Sequence[EMPGRun] = ()) -> Supervisor:
+    left = list(edits)
     return Supervisor(
         root=root,
         store=PosixStore(root),
         run=RUN,
-        reload=lambda: None,
+        reload=lambda: left.pop(0) if left else None,
         base_dir=root,
         say=said.append,
         restarts=1,
@@ -84,3 +94,52 @@ def test_a_volume_that_stays_full_ends_the_run_to_be_gone_on_with(tmp_path: Path
     assert end.code == 75
     assert "No space left on device" in end.reason
     assert learner.codes == []
+
+
+def test_an_edit_of_replicas_starts_and_stops_samplers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    said: list[str] = []
+    # Real ones, which wait for a first spec.
+    supervisor = a_supervisor(tmp_path, said, edits=[a_run(0), a_run(2), a_run(1)])
+
+    def names() -> list[str]:
+        return [child.name for child in supervisor.children if child.process is not None]
+
+    def threads() -> list[int]:
+        return [int(child.environment["OMP_NUM_THREADS"]) for child in supervisor.children]
+
+    try:
+        supervisor.take_edit()
+        supervisor.take_edit()
+        tend(supervisor, lambda: names() == ["sampler-0", "sampler-1"])
+        assert threads() == [max(1, cores() // 2)] * 2
+        stays, goes = supervisor.children
+        supervisor.take_edit()
+        again = cores() > 1
+        tend(
+            supervisor,
+            lambda: names() == ["sampler-0"] and supervisor.children == [stays] and len(stays.codes) == again,
+        )
+        assert threads() == [cores()]
+        assert goes.codes[0] in (75, -signal.SIGTERM)
+    finally:
+        stop(supervisor.children, 5.0)
+    assert [line for line in said if line.startswith("samplers")] == [
+        "samplers: 0 -> 0",
+        "samplers: 0 -> 2",
+        "samplers: 2 -> 1",
+    ]
+
+
+def test_an_edit_that_asks_for_more_gpus_than_there_are_changes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    said: list[str] = []
+    supervisor = a_supervisor(tmp_path, said, edits=[a_run(2)])
+    supervisor.take_edit()
+    assert said == [
+        "edit not taken: spec.sampler.replicas is 2, but 1 GPUs hold 1 engines of spec.sampler.tensorParallel 1; "
+        "lower it or name more spec.sampler.devices"
+    ]
+    assert (supervisor.run, supervisor.children) == (RUN, [])

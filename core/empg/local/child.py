@@ -38,6 +38,8 @@ class Child:
     """Monotonic time of the next start, when it is not running."""
     finished: bool = False
     """It has nothing more to do."""
+    retired: bool = False
+    """It is not wanted any more: once it has ended, nothing follows."""
     codes: list[int] = field(default_factory=list)
     """Exit codes so far."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from dataclasses import dataclass
 from typing import Literal
 
@@ -70,8 +71,8 @@ def after_exit(role: Role, name: str, code: int, budget: RestartBudget, newest: 
         return End(SPEC, f"{name} can't use the manifest")
     if code == DIVERGED:
         return End(DIVERGED, f"{name} stopped the run: training diverged")
-    # A sampler says so when it was asked to stop, or starts anew for a longer context; a learner when it gave up.
-    if code == RETRY and role == "sampler":
+    # A sampler ends so when it was asked to, or starts anew for a longer context; a learner when it gave up.
+    if role == "sampler" and code in (RETRY, -signal.SIGTERM):
         return Start(0.0)
     delay = budget.charge(newest)
     if delay is None:

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from empg.api.run import EMPGRun
+from empg.api.run import EMPGRun, RunSpec
 from empg.exit_codes import RETRY
 from empg.local.child import Child, program, stop
 from empg.local.prepare import refused_edit, write_manifest
@@ -44,6 +44,15 @@ class Supervisor:
     restarts: int
     stopping: threading.Event = field(default_factory=threading.Event)
     children: list[Child] = field(default_factory=list)
+    _started: RunSpec = field(init=False)
+    """The spec that the shares of the children come from: as it was at the start, but for `sampler.replicas`."""
+    _sleep: bool = field(init=False)
+    """Whether the children were told to take turns on a GPU."""
+
+    def __post_init__(self) -> None:
+        """ValueError when the spec asks for GPUs that are not there."""
+        self._started = self.run.spec
+        self._sleep = self._shares(self._started.sampler.replicas).gpu_is_shared
 
     def supervise(self, refresh: Callable[[bool], None]) -> int:
         """Run to the end; `refresh(at_once)` draws the progress. Returns the exit code of the run.
@@ -52,7 +61,7 @@ class Supervisor:
         """
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: self.stopping.set())
-        shares = share_out(self.run.spec, cores(), gpus())
+        shares = self._shares(self._started.sampler.replicas)
         self.children = [self._learner(shares), *(self._sampler(shares, i) for i in range(len(shares.samplers)))]
         try:
             while not self.stopping.is_set():
@@ -73,8 +82,11 @@ class Supervisor:
     def tend(self) -> End | None:
         """Start what is due, and decide about what has ended."""
         now = time.monotonic()
-        for child in self.children:
+        for child in list(self.children):
             code = child.exited()
+            if child.retired and child.process is None:
+                self.children.remove(child)
+                continue
             if code is not None:
                 decision = after_exit(child.role, child.name, code, child.budget, newest_iteration(self.store))
                 if isinstance(decision, End):
@@ -110,17 +122,51 @@ class Supervisor:
         if refusal:
             self.say(f"edit not taken: {refusal}")
             return
+        replicas = new.spec.sampler.replicas
         try:
+            shares = self._shares(replicas)
+            if shares.gpu_is_shared and not self._sleep:
+                raise ValueError(
+                    f"spec.sampler.replicas: {replicas} need the learner's GPU too; stop the run, and start it again"
+                )
             write_manifest(self.store, new)
         except StoreError as error:
             self.say(f"edit not taken: {error}; save the manifest again then")
             return
+        except ValueError as error:
+            self.say(f"edit not taken: {error}")
+            return
         self.run = new
         self.say("edit taken; live fields change at the next unplanned iteration, the others at the next start")
+        if replicas != self._started.sampler.replicas:
+            self._started = _with_replicas(self._started, replicas)
+            self._resize(shares)
+
+    def _shares(self, replicas: int) -> Shares:
+        """The shares with so many samplers. ValueError where there is no room for them."""
+        return share_out(_with_replicas(self._started, replicas), cores(), gpus())
+
+    def _resize(self, shares: Shares) -> None:
+        """Start the samplers that are missing, and ask those to stop that are too many.
+
+        Where engines compute on the cores, those that stay start anew with their new share of these.
+        """
+        samplers = [child for child in self.children if child.role == "sampler"]
+        self.say(f"samplers: {sum(not child.retired for child in samplers)} -> {len(shares.samplers)}")
+        found = {child.name for child in samplers}
+        wanted = [self._sampler(shares, index) for index in range(len(shares.samplers))]
+        environments = {child.name: child.environment for child in wanted}
+        for child in samplers:
+            child.retired = child.name not in environments
+            environment = environments.get(child.name, child.environment)
+            if child.retired or (child.environment != environment and not gpus()):
+                child.signal(signal.SIGTERM)
+            child.environment = environment
+        self.children += [child for child in wanted if child.name not in found]
 
     def _learner(self, shares: Shares) -> Child:
         command = program("empg_trainer.main", str(self.root), "--base-dir", str(self.base_dir))
-        if shares.gpu_is_shared:
+        if self._sleep:
             command.append("--samplers-sleep")
         return self._child("learner", "learner", command, shares.learner.environment(bool(gpus())))
 
@@ -130,7 +176,7 @@ class Supervisor:
         port = self.run.spec.sampler.metrics_port
         if port:
             command += ["--metrics-port", str(port + index)]
-        if shares.gpu_is_shared:
+        if self._sleep:
             command.append("--sleep-while-learning")
         return self._child(name, "sampler", command, shares.samplers[index].environment(bool(gpus())))
 
@@ -143,6 +189,10 @@ class Supervisor:
             log=self.root / "logs" / f"{name}.log",
             budget=RestartBudget(self.restarts),
         )
+
+
+def _with_replicas(spec: RunSpec, replicas: int) -> RunSpec:
+    return spec.model_copy(update={"sampler": spec.sampler.model_copy(update={"replicas": replicas})})
 
 
 def describe(code: int) -> str:
