@@ -52,7 +52,7 @@ class LiveCluster:
         copy = self.copies / namespace / claim
         shutil.rmtree(copy, ignore_errors=True)
         # tar complains of files that go meanwhile; the pipe's exit code is that of base64
-        script = "tar --directory=/data --exclude='*/state' --create --gzip . | base64 --wrap=0"
+        script = "tar --format=posix --directory=/data --exclude='*/state' --create --gzip . | base64 --wrap=0"
         packed = self.access.kubectl("exec", "-n", namespace, f"{READER}-{claim}", "--", "sh", "-c", script)
         with tarfile.open(fileobj=io.BytesIO(base64.b64decode(packed))) as archive:
             archive.extractall(copy, filter="data")
