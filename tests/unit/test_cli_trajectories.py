@@ -51,6 +51,23 @@ def test_best_and_worst_leave_out_what_has_no_reward(store: PosixStore, capsys: 
     assert printed(store, capsys, "--worst", "20") == [(1, 0.0)] * 4
 
 
+def test_as_many_of_the_best_are_printed_as_were_asked_for(
+    store: PosixStore, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plan = a_plan(units=12, iteration=2)
+    create_plan(store, plan)
+    sealed = []
+    for unit in plan.units:
+        assert commit(store, plan, unit.name, 0, rows_of(plan, unit.name))
+        rows, digest = read_unit(store, plan, unit.name, 0)
+        sealed.append(SealedUnit(unit=unit.name, attempt=0, digest=digest, rows=len(rows)))
+    create_seal(store, Seal(run=RUN, kind="rollout", iteration=2, units=tuple(sealed)))
+    assert len(printed(store, capsys)) == 20
+    assert len(printed(store, capsys, "--best", "48")) == 48
+    assert len(printed(store, capsys, "--worst", "30")) == 30
+    assert len(printed(store, capsys, "--best", "48", "--limit", "7")) == 7
+
+
 def test_iterations_beyond_the_limit_are_not_read(store: PosixStore, capsys: pytest.CaptureFixture[str]) -> None:
     for key in store.list("rollout/000001/units"):
         store.delete(key)

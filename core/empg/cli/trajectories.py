@@ -23,6 +23,9 @@ from empg.store.posix import PosixStore
 from empg.trajectory import Trajectory
 from empg.verdict import Verdict
 
+LIMIT = 20
+"""Trajectories printed where nothing is said."""
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `empg trajectories`."""
@@ -35,7 +38,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     order = parser.add_mutually_exclusive_group()
     order.add_argument("--best", type=int, metavar="N", help="the N with the highest reward")
     order.add_argument("--worst", type=int, metavar="N", help="the N with the lowest reward")
-    parser.add_argument("--limit", type=int, default=20, metavar="N", help="print N at most (default: %(default)s)")
+    parser.add_argument(
+        "--limit", type=int, metavar="N", help=f"print N at most (default: {LIMIT}; with --best or --worst all of them)"
+    )
     parser.add_argument("--json", action="store_true", help="one JSON object a line, with token ids and log-probs")
 
 
@@ -52,7 +57,8 @@ def run(args: argparse.Namespace) -> int:
         print(f"empg trajectories: {args.run_dir}: {what}", file=sys.stderr)
         return SPEC
     rows = (row for row in _read(store, sealed) if args.verdict in (None, str(row.verdict)))
-    for row in islice(_select(rows, args.best, args.worst), args.limit):
+    limit = LIMIT if args.limit is None and args.best is None and args.worst is None else args.limit
+    for row in islice(_select(rows, args.best, args.worst), limit):
         if args.json:
             parts = {name: _or_null(part) for name, part in row.rewards.items()}
             data = {**asdict(row), "reward": _or_null(row.reward), "rewards": parts}
