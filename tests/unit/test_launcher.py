@@ -1,5 +1,10 @@
 """One exit code for many ranks, and how nodes find each other."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
 from empg_trainer.distributed import device_of
@@ -47,3 +52,24 @@ def test_each_rank_has_a_gpu_of_its_own_or_none_has():
     assert str(device_of(1, 0)) == "cpu"
     with pytest.raises(BadSpec, match=r"learner\.processes: 3 or more need a GPU each, but this node shows 2"):
         device_of(2, 2)
+
+
+@pytest.mark.parametrize(
+    ("learner", "options", "said"),
+    [
+        ("{processes: 2}", [], "learner.processes 2 x learner.nodes 1 make 2 ranks"),
+        ("{}", ["--nodes", "3"], "learner.processes 1 x learner.nodes 3 make 3 ranks"),
+    ],
+)
+def test_a_rank_without_a_number_never_trains_for_many(
+    tmp_path: Path, learner: str, options: list[str], said: str
+) -> None:
+    (tmp_path / "manifest.json").write_text(
+        "apiVersion: empg.dev/v1alpha1\nkind: EMPGRun\nmetadata: {name: n}\nspec:\n"
+        "  {model: {name: base}, task: {name: arithmetic}, em: {iterations: 1}, learner: " + learner + "}\n"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "RANK"}
+    command = [sys.executable, "-m", "empg_trainer.worker", str(tmp_path), *options]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 64, done.stderr
+    assert f"{said}, but RANK is not set and this process would train as 1" in done.stderr

@@ -53,6 +53,7 @@ def run_node(argv: Sequence[str]) -> int:
     if processes * nodes == 1:
         from empg_trainer.worker import run
 
+        args.processes, args.nodes = processes, nodes  # whatever the manifest says when it is read again
         return run(args)
     from empg_trainer.launcher import launch
 

@@ -52,6 +52,13 @@ def _learn(args: argparse.Namespace) -> None:
     path = spec_file(args)
     manifest = load_run(path)
     log_to_stderr(manifest.spec.logging.level)
+    processes = args.processes or manifest.spec.learner.processes
+    nodes = args.nodes or manifest.spec.learner.nodes
+    if "RANK" not in os.environ and processes * nodes > 1:
+        raise BadSpec(
+            f"learner.processes {processes} x learner.nodes {nodes} make {processes * nodes} ranks, but RANK is not "
+            "set and this process would train as 1; start empg-learner, which starts them all"
+        )
     try:
         status = RunStatus.of_this_pod(os.environ, manifest.metadata.uid, FIELD_MANAGER) if args.report else None
     except ValueError as error:
