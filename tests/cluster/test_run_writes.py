@@ -18,7 +18,8 @@ from hack.rest import Document
 
 ITERATIONS = 5
 WRITES_PER_ITERATION = 10
-STEADY_SECONDS = 30.0
+STEADY_SECONDS = 300.0
+"""Longer than any interval at which the operator looks or lists anew."""
 BYTES = 10 * 1024
 PHASES = {"sampling": "Sampling", "learning": "Learning", "publishing": "Learning"}
 """What the learner reports in each iteration, and what the run then says."""
