@@ -11,7 +11,7 @@ from empg_operator.answers import Answers, lasting
 from empg_operator.api import Api, ApiError
 from empg_operator.cache import Cache, RunKey
 from empg_operator.conditions import cut
-from empg_operator.decision import Event, Manifest, Observed, Plan, Reference
+from empg_operator.decision import Event, Manifest, Observed, Place, Plan, Reference
 from empg_operator.events import Recorder
 from empg_operator.kinds import POD, by_name
 from empg_operator.ownership import owner
@@ -24,8 +24,6 @@ _QUOTED_CHARACTERS = 350
 """Most of what the API server says of a refusal; the rest of a condition's message is for whom and what to do."""
 _REMEDY = "Delete it, or give the run another name."
 _REMEDIES = {"PersistentVolumeClaim": "Name it in spec.storage.claimName of another run, or delete it."}
-Place = tuple[str, str]
-"""Kind and name of a child."""
 
 
 @dataclass(frozen=True)

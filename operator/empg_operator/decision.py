@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 Manifest = Mapping[str, Any]
 """An object of the API as JSON data."""
 
+Place = tuple[str, str]
+"""Kind and name of a child."""
 Propagation = Literal["Background", "Foreground"]
 
 
@@ -38,9 +40,11 @@ class Observed:
 
     run: Manifest
     """The EMPGRun as the API server has it."""
-    children: Mapping[tuple[str, str], Manifest] = field(default_factory=dict)
-    """Children by (kind, name): Deployments, Jobs, ControllerRevisions, ConfigMaps, … that carry the run's label and
-    that the run owns, and its claim."""
+    children: Mapping[Place, Manifest] = field(default_factory=dict)
+    """Children by kind and name: Deployments, Jobs, ControllerRevisions, ConfigMaps, … that carry the run's label and
+    that the run owns, and its claim; and those that were asked for by name."""
+    absent: Collection[Place] = frozenset()
+    """Children that were asked for by name and are not there."""
     parent: Manifest | None = None
     """The EMPGRun that `model.fromRun.name` names, if it exists."""
     diagnosis: Diagnosis | None = None
@@ -48,8 +52,8 @@ class Observed:
     refusals: Mapping[str, str] = field(default_factory=dict)
     """Name of a pod template's revision: why the API server refuses such a pod; empty text: it takes it. A refusal is
     soon forgotten, as its cause may lie outside the template."""
-    blocked: Mapping[tuple[str, str], Blocked] = field(default_factory=dict)
-    """Children by (kind, name) that were refused when they were applied or created last."""
+    blocked: Mapping[Place, Blocked] = field(default_factory=dict)
+    """Children that were refused when they were applied or created last."""
     pod_monitors: bool = False
     """Whether the cluster has the kind PodMonitor."""
 
@@ -78,6 +82,9 @@ class Event:
 class Plan:
     """What to do now. Everything is idempotent; it is done in the order of the fields."""
 
+    find: tuple[Place, ...] = ()
+    """Children to ask the API server for by name; they come in ``Observed.children`` or ``Observed.absent``, and
+    planning is repeated before anything else is done."""
     try_pods: Mapping[str, Manifest] = field(default_factory=dict)
     """Pods to create in a dry run, by the name of their template's revision; the answer comes as ``Observed.refusals``,
     and planning is repeated before anything else is done."""

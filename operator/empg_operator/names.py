@@ -19,8 +19,8 @@ MANAGED_BY_LABEL = "app.kubernetes.io/managed-by"
 QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
 POLICY_ANNOTATION = f"{GROUP}/policy"
 
-SELECTOR = f"{MANAGED_BY_LABEL}={FIELD_MANAGER}"
-"""Label selector of everything that the operator makes."""
+SELECTOR = RUN_LABEL
+"""Label selector of everything that the operator makes: a label of our own, as others rewrite the common ones."""
 
 METRICS_PORT = 9464
 """Port of metrics and probes where the spec names none."""
@@ -45,6 +45,11 @@ def labels(run: str, role: Role | None = None) -> dict[str, str]:
         RUN_LABEL: run,
     }
     return common | ({ROLE_LABEL: role, "app.kubernetes.io/component": role} if role else {})
+
+
+def job_labels(run: str, attempt: int) -> dict[str, str]:
+    """Labels by which the Job of an attempt is known."""
+    return labels(run, "learner") | {ATTEMPT_LABEL: str(attempt)}
 
 
 def selector(run: str, role: Role) -> dict[str, str]:

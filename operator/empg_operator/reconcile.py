@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 
 from empg.api.run import MANAGED_BY
@@ -11,8 +11,9 @@ from empg_operator.act import Actor, Changed
 from empg_operator.answers import Answers
 from empg_operator.api import CONFLICT, Api, ApiError
 from empg_operator.cache import Cache, RunKey
-from empg_operator.decision import Blocked, Diagnosis, Manifest, Observed, Plan
+from empg_operator.decision import Blocked, Diagnosis, Manifest, Observed, Place, Plan
 from empg_operator.events import Recorder
+from empg_operator.kinds import by_name
 from empg_operator.look import look
 from empg_operator.ownership import owner
 from empg_operator.queue import TryLaterError
@@ -39,7 +40,7 @@ class _Memory:
     diagnosis: Diagnosis | None = None
     refusals: dict[str, tuple[str, float]] = field(default_factory=dict)
     """By the digest of a pod's template: the answer, and when it was given."""
-    blocked: dict[tuple[str, str], Blocked] = field(default_factory=dict)
+    blocked: dict[Place, Blocked] = field(default_factory=dict)
     answers: Answers = field(default_factory=Answers)
     ends_with_namespace: str | None = None
     """UID of the run whose namespace is being deleted, which can't be undone."""
@@ -96,7 +97,7 @@ class Reconciler:
         if memory.ends_with_namespace == run["metadata"]["uid"]:
             return None
         observed = self._observe(key, run, memory)
-        plan = await self._decide(key, observed, memory)
+        observed, plan = await self._decide(key, observed, memory)
         actor = Actor(key, observed, self._api, self._cache, self._recorder, memory.answers, self._wake)
         changed = await actor.change_children(plan)
         self._note_refusals(memory, plan, changed)
@@ -137,14 +138,18 @@ class Reconciler:
             pod_monitors=self.pod_monitors,
         )
 
-    async def _decide(self, key: RunKey, observed: Observed, memory: _Memory) -> Plan:
-        """Plan, find out what the plan wants to know, and plan again, until it wants to know nothing more."""
+    async def _decide(self, key: RunKey, observed: Observed, memory: _Memory) -> tuple[Observed, Plan]:
+        """Plan, find out what the plan wants to know, and plan again, until it wants to know nothing more; what was
+        known in the end, and the plan."""
         looked = False
         tried: set[str] = set()
         for _ in range(ROUNDS):
             plan = self._plan(observed, self._settings, self._clock())
+            unasked = [place for place in plan.find if place not in (*observed.children, *observed.absent)]
             untried = {digest: pod for digest, pod in plan.try_pods.items() if digest not in tried}
-            if untried:
+            if unasked:
+                observed = await self._ask(key, observed, unasked)
+            elif untried:
                 for digest, pod in untried.items():
                     memory.refusals[digest] = (await self._api.try_pod(pod), self._clock())
                 tried |= untried.keys()
@@ -155,8 +160,19 @@ class Reconciler:
                 memory.diagnosis = await look(self._api, key, observed.run, observed.children, self._clock())
                 observed = replace(observed, diagnosis=memory.diagnosis)
             else:
-                return plan
+                return observed, plan
         raise AssertionError(f"run {key}: {ROUNDS} plans in a row asked for something new")
+
+    async def _ask(self, key: RunKey, observed: Observed, places: Iterable[Place]) -> Observed:
+        """What was observed, with children that no list shows: they may have lost the labels that lists go by."""
+        children, absent = dict(observed.children), set(observed.absent)
+        for kind, name in places:
+            found = await self._api.get(by_name(kind), key.namespace, name)
+            if found and owner(found) == observed.run["metadata"]["uid"]:
+                children[kind, name] = found
+            else:
+                absent.add((kind, name))
+        return replace(observed, children=children, absent=absent)
 
     def _note_refusals(self, memory: _Memory, plan: Plan, changed: Changed) -> None:
         """Remember what was refused, and earlier refusals of what is not to be tried again yet."""

@@ -38,6 +38,7 @@ def runs(stage: Stage) -> Mapping[str, Started]:
         "limited": {"restarts.limit": 1, "restarts.backoffSeconds": 0},
         "gang": {"learner.nodes": 2},
         "brief": {"ttlSecondsAfterFinished": 3},
+        "bare": {},
     }
     views = {name: stage.create(name, change) for name, change in changes.items()}
     return {name: Started(view, stage.learners(view, 2 if name == "gang" else 1)[0]) for name, view in views.items()}
@@ -167,3 +168,40 @@ def test_children_go_some_time_after_the_end_and_stay_away(stage: Stage, runs: M
     assert {kind for kind, _ in view.children()} == {"PersistentVolumeClaim"}
     assert view.document()["status"] == before["status"]
     assert view.child("PersistentVolumeClaim", "brief-data")["status"]["phase"] == "Bound"  # type: ignore[index]
+
+
+@pytest.mark.parametrize("lost", ["app.kubernetes.io/managed-by", None], ids=["one label", "all labels"])
+def test_a_job_that_loses_labels_is_kept(stage: Stage, runs: Mapping[str, Started], lost: str | None) -> None:
+    """Mutators and users rewrite labels; a rival would wait for the devices that the first attempt holds."""
+    view, learner = runs["bare"].view, runs["bare"].learner
+    stage.samplers(view)
+    before = view.child("Job", "bare-learner-1")
+    assert before
+    labels = before["metadata"]["labels"]
+    wanted = {name: value for name, value in labels.items() if name != "empg.dev/revision"}
+    view.patch_child("Job", "bare-learner-1", {"metadata": {"labels": {lost: None} if lost else None}})
+
+    def restored() -> bool:
+        found = view.child("Job", "bare-learner-1")
+        assert found
+        return bool(wanted.items() <= (found["metadata"].get("labels") or {}).items())
+
+    eventually(restored, "labels of the Job", SECONDS)
+    stage.cluster.kubectl(
+        "annotate", "--overwrite", "empgrun", "bare", "-n", stage.namespace, f"example.com/lost={lost}"
+    )
+    time.sleep(2)
+    after = view.child("Job", "bare-learner-1")
+    assert after
+    assert (after["metadata"]["uid"], after["spec"]) == (before["metadata"]["uid"], before["spec"])
+    assert not view.child("Job", "bare-learner-2")
+    assert [pod["metadata"]["uid"] for pod in stage.learners(view)] == [learner["metadata"]["uid"]]
+    status = view.status()
+    assert (status["attempt"], status["unchargedEnds"], view.told("LearnerStopped")) == (1, 0, [])
+
+
+def test_the_end_of_a_job_that_had_lost_its_labels_is_seen(stage: Stage, runs: Mapping[str, Started]) -> None:
+    view = runs["bare"].view
+    view.report(iteration=3, phase="done")
+    stage.node.finish(runs["bare"].learner)
+    view.until_phase("Complete", SECONDS)

@@ -34,6 +34,8 @@ class Cluster:
     cache: dict[Place, Any] = field(default_factory=dict)
     refusals: dict[str, str] = field(default_factory=dict)
     diagnosis: Diagnosis | None = None
+    absent: set[Place] = field(default_factory=set)
+    """What was asked for by name in this pass, in vain."""
     version: int = 1
     due: float | None = NOW
     """When the operator wants to plan again."""
@@ -82,12 +84,14 @@ class Cluster:
 
     def observe(self) -> Observed:
         found = copy.deepcopy(self.cache)
-        return Observed(found.pop(_RUN), found, None, self.diagnosis, dict(self.refusals))
+        return Observed(
+            found.pop(_RUN), found, diagnosis=self.diagnosis, refusals=dict(self.refusals), absent=set(self.absent)
+        )
 
     def deliver(self, *places: Place) -> None:
         """Let the operator's cache see some objects, or all of them, as they are."""
         for place in places or {*self.objects, *self.cache}:
-            if place in self.objects:
+            if place in self.objects and listed(self.objects[place]):
                 self.cache[place] = copy.deepcopy(self.objects[place])
             else:
                 self.cache.pop(place, None)
@@ -111,10 +115,15 @@ class Cluster:
         return done
 
     def _plan(self) -> Plan:
-        looked = False
+        looked, self.absent = False, set()
         for _ in range(_ROUNDS):
             done = plan(self.observe(), SETTINGS, self.now)
-            if done.try_pods:
+            if done.find:
+                self.cache |= {
+                    place: copy.deepcopy(self.objects[place]) for place in done.find if place in self.objects
+                }
+                self.absent |= {place for place in done.find if place not in self.objects}
+            elif done.try_pods:
                 self.refusals |= dict.fromkeys(done.try_pods, "")
             elif done.diagnose and not looked:
                 looked, self.diagnosis = True, Diagnosis(self.now, tuple(self._pods()))
@@ -136,10 +145,12 @@ class Cluster:
     def _apply(self, manifest: Any, lost: bool) -> bool:
         place = manifest["kind"], manifest["metadata"]["name"]
         present = self.objects.get(place, {"metadata": {"generation": 0}})
+        if present["metadata"].get("uid") != manifest["metadata"].get("uid", present["metadata"].get("uid")):
+            return False
         about = {"uid": f"uid-{self.version}", **present["metadata"], **manifest["metadata"]}
         kept = {"status": present["status"]} if "status" in present else {}
-        changed = present.get("spec") != manifest.get("spec")
-        self.objects[place] = copy.deepcopy({**manifest, **kept, "metadata": about})
+        changed = "spec" in manifest and present.get("spec") != manifest["spec"]
+        self.objects[place] = copy.deepcopy({**present, **manifest, **kept, "metadata": about})
         self.objects[place]["metadata"]["generation"] = about.get("generation", 0) + changed
         return self._wrote(place, lost)
 
@@ -297,6 +308,11 @@ def number(job: Any) -> int:
 
 def place_of(manifest: Any) -> Place:
     return manifest["kind"], manifest["metadata"]["name"]
+
+
+def listed(manifest: Any) -> bool:
+    """Whether lists and watches show it, which go by its labels."""
+    return manifest["kind"] == "EMPGRun" or names.RUN_LABEL in manifest["metadata"].get("labels", {})
 
 
 def ended(job: Any) -> bool:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from empg_operator import names
-from empg_operator.decision import Blocked, Diagnosis, Manifest, Observed, Plan
+from empg_operator.decision import Blocked, Diagnosis, Manifest, Observed, Place, Plan
 from empg_operator.plan import plan
 from empg_operator.plan.situation import Situation, survey
 from empg_operator.plan.times import stamp
@@ -64,7 +65,11 @@ def job(
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",
-        "metadata": {"name": names.learner_job(NAME, attempt), "uid": f"job-{attempt}"},
+        "metadata": {
+            "name": names.learner_job(NAME, attempt),
+            "uid": f"job-{attempt}",
+            "labels": names.job_labels(NAME, attempt),
+        },
         "spec": {"parallelism": pods, "completions": pods, **spec},
         "status": {"ready": ready, "conditions": conditions},
     }
@@ -130,12 +135,21 @@ def condition(kind: str, status: str, reason: str, *, since: float = NOW, genera
     }
 
 
+def plan_alone(seen: Observed) -> Plan:
+    """The plan where nothing exists but what was observed."""
+    while (done := plan(seen, SETTINGS, NOW)).find:
+        seen = replace(seen, absent={*seen.absent, *done.find})
+    return done
+
+
 class Steps:
     """A run whose plans are done at once, in a cluster where everything else is done by the test."""
 
     def __init__(self, spec: Mapping[str, Any] | None = None) -> None:
         self.run = run(spec)
-        self.children: dict[tuple[str, str], Any] = {}
+        self.children: dict[Place, Any] = {}
+        self.hidden: dict[Place, Any] = {}
+        """Children that only a request by name finds."""
         self.refusals: dict[str, str] = {}
         self.refuse: dict[str, str] = {}
         """By role: what the API server has against its pods."""
@@ -145,7 +159,7 @@ class Steps:
         self.parent: Manifest | None = None
         self.settings = SETTINGS
         self.pod_monitors = False
-        self.blocked: dict[tuple[str, str], Blocked] = {}
+        self.blocked: dict[Place, Blocked] = {}
         self.now = NOW
         self.plans: list[Plan] = []
         """All that were made, those that asked something among them."""
@@ -164,10 +178,14 @@ class Steps:
 
     def step(self) -> Plan:
         """Plan, answer what the plan asks and plan again, and do it."""
+        absent: set[Place] = set()
         for _ in range(5):
-            done = plan(self.look(), self.settings, self.now)
+            done = plan(replace(self.look(), absent=absent), self.settings, self.now)
             self.plans.append(done)
-            if done.try_pods:
+            if done.find:
+                self.children |= {place: self.hidden.pop(place) for place in done.find if place in self.hidden}
+                absent |= {place for place in done.find if place not in self.children}
+            elif done.try_pods:
                 for revision, tried in done.try_pods.items():
                     role = tried["metadata"]["labels"][names.ROLE_LABEL]
                     self.refusals[revision] = self.refuse.get(role, "")
@@ -235,9 +253,11 @@ class Steps:
             present = self.children.get(place, {"metadata": {"uid": f"uid-{place[1]}"}})
             kept = {"status": present["status"]} if "status" in present else {}
             about = {"uid": present["metadata"]["uid"], **manifest["metadata"]}
-            self.children[place] = copy.deepcopy({**manifest, **kept, "metadata": about})
+            self.children[place] = copy.deepcopy({**present, **manifest, **kept, "metadata": about})
         for manifest in done.create:
-            self.children.setdefault((manifest["kind"], manifest["metadata"]["name"]), copy.deepcopy(dict(manifest)))
+            name = manifest["metadata"]["name"]
+            made = copy.deepcopy({**manifest, "metadata": {"uid": f"uid-{name}", **manifest["metadata"]}})
+            self.children.setdefault((manifest["kind"], name), made)
         for reference in done.delete:
             self.children.pop((reference.kind, reference.name), None)
         if done.status is not None:

@@ -3,9 +3,10 @@
 from typing import Any
 
 import pytest
-from plan_samples import NOW, job, progress, situation
+from plan_samples import NOW, Steps, job, progress, situation
 
 from empg.api.lifecycle import RestartsSpec
+from empg_operator import names
 from empg_operator.plan.attempts import Tally, backoff, end, obsolete, start, tally
 from empg_operator.plan.situation import Ended
 from empg_operator.plan.times import stamp
@@ -106,9 +107,65 @@ def test_a_live_job_has_no_end() -> None:
 def test_a_job_that_is_not_there(age: float, spec: dict[str, Any], judged: int, unseen: float | None) -> None:
     """It may not have been seen yet; later, its user deleted it."""
     status = {"attempt": 1, "attemptStartTime": stamp(NOW - age)}
-    counted = tally(situation(status=status, spec=spec), over=False)
+    absent = [("Job", "demo-learner-1")] if judged else []
+    counted = tally(situation(status=status, spec=spec, absent=absent), over=False)
     assert (counted.judged, counted.unseen_until, counted.restarts) == (judged, unseen, 0)
     assert (counted.last == "Vanished") == (judged == 1 and not spec)
+
+
+@pytest.mark.parametrize(
+    ("children", "status", "over", "missing"),
+    [
+        ([], {"attempt": 1}, False, "demo-learner-1"),
+        ([], {"attempt": 1, "attemptStartTime": stamp(NOW - 30)}, False, "demo-learner-1"),
+        ([], {"attempt": 1, "attemptStartTime": stamp(NOW - 29)}, False, None),
+        ([], {"attempt": 1, "attemptStartTime": stamp(NOW)}, True, "demo-learner-1"),
+        ([], {"attempt": 1, "judgedAttempt": 1}, False, None),
+        ([job(2)], {"attempt": 1}, False, "demo-learner-1"),
+        ([job(1, failed="x")], {"attempt": 2}, False, "demo-learner-2"),
+    ],
+)
+def test_a_job_is_asked_for_by_name_before_it_counts_as_gone(
+    children: list[Any], status: dict[str, Any], over: bool, missing: str | None
+) -> None:
+    counted = tally(situation(*children, status=status), over=over)
+    assert counted.missing == missing
+    assert counted.last != "Vanished"
+
+
+@pytest.mark.parametrize("suspend", [False, True])
+@pytest.mark.parametrize("lost", [[names.RUN_LABEL], [names.MANAGED_BY_LABEL], list(names.job_labels("demo", 1))])
+def test_a_job_that_lost_its_labels_is_kept_and_gets_them_back(lost: list[str], suspend: bool) -> None:
+    steps = Steps()
+    steps.settle()
+    steps.replace_job(1, ready=1)
+    steps.settle()
+    steps.now += 100
+    labels = steps.job(1)["metadata"]["labels"]
+    for label in lost:
+        del labels[label]
+    if names.RUN_LABEL in lost:  # what lists go by
+        steps.hidden["Job", "demo-learner-1"] = steps.children.pop(("Job", "demo-learner-1"))
+    if suspend:
+        steps.edit({"suspend": True})
+        steps.settle()
+        assert (steps.jobs(), steps.hidden) == ([], {}), "it is found and ended"
+        return
+    steps.settle()
+    assert steps.jobs() == ["demo-learner-1"]
+    assert steps.job(1)["metadata"]["labels"].items() >= names.job_labels("demo", 1).items()
+    assert steps.job(1)["spec"], "nothing else of it is touched"
+    assert (steps.status()["attempt"], steps.status()["judgedAttempt"]) == (1, 0)
+
+
+def test_a_job_that_was_deleted_is_followed_by_another() -> None:
+    steps = Steps()
+    steps.settle()
+    steps.now += 100
+    del steps.children["Job", "demo-learner-1"]
+    steps.settle()
+    assert steps.jobs() == ["demo-learner-2"]
+    assert steps.status()["restarts"] == 0
 
 
 def test_what_becomes_of_the_job_of_a_run_that_has_ended_costs_nothing() -> None:
@@ -116,7 +173,9 @@ def test_what_becomes_of_the_job_of_a_run_that_has_ended_costs_nothing() -> None
 
 
 def test_a_status_of_nonsense_is_counted_in_no_time() -> None:
-    assert tally(situation(job(1, failed="x"), status={"attempt": 10**12}), over=False).judged == 10**12
+    absent = [("Job", f"demo-learner-{10**12}")]
+    seen = situation(job(1, failed="x"), status={"attempt": 10**12}, absent=absent)
+    assert tally(seen, over=False).judged == 10**12
 
 
 @pytest.mark.parametrize(

@@ -220,6 +220,15 @@ class Runs(RuleBasedStateMachine):
         if attempt > max(status.get("attempt", 0), reported):
             self.cluster.numbers.remove(attempt)  # nobody knows that it was there
 
+    @precondition(lambda self: self.cluster.jobs())
+    @rule(seen=st.booleans())
+    def user_takes_labels(self, seen: bool) -> None:
+        job = self.cluster.jobs()[-1]
+        job["metadata"]["labels"] = {}
+        self.cluster.touch(place_of(job))
+        if seen:
+            self.cluster.deliver(place_of(job))
+
     @rule(place=st.sampled_from(CHILDREN), replicas=st.none() | st.integers(0, 5))
     def user_meddles(self, place: tuple[str, str], replicas: int | None) -> None:
         child = self.cluster.deployment()

@@ -142,8 +142,10 @@ def test_a_run_that_has_ended_gives_up_what_is_not_wanted() -> None:
 
 def test_removals_leave_the_claim_and_what_is_going() -> None:
     def child(kind: str, **metadata: Any) -> Any:
-        return {"kind": kind, "metadata": {"name": "demo", "uid": kind, **metadata}, "spec": {"parallelism": 1}}
+        about = {"name": "demo", "uid": kind, "ownerReferences": [{"kind": "EMPGRun", "uid": "uid-1"}], **metadata}
+        return {"kind": kind, "metadata": about, "spec": {"parallelism": 1}}
 
-    seen = situation(child("PersistentVolumeClaim"), child("Role"), child("Secret", deletionTimestamp="x"))
+    theirs = child("Service", ownerReferences=[])
+    seen = situation(child("PersistentVolumeClaim"), child("Role"), child("Secret", deletionTimestamp="x"), theirs)
     assert [(each.kind, each.uid, each.propagation) for each in removals(seen)] == [("Role", "Role", "Background")]
     assert storage(seen).claim_name == "demo-data"

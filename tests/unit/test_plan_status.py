@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from plan_samples import NOW, SETTINGS, Steps, condition, deployment, job, observed, progress, run
+from plan_samples import NOW, SETTINGS, Steps, condition, deployment, job, observed, plan_alone, progress, run
 
 from empg.api.status import RunStatus
 from empg_operator.conditions import is_true
@@ -68,7 +68,7 @@ FIELDS = [str(info.alias) for info in RunStatus.model_fields.values()]
 @settings(max_examples=300, derandomize=True, database=None, deadline=None)
 @given(status=st.dictionaries(st.sampled_from(FIELDS), JSON, max_size=6))
 def test_no_status_keeps_a_run_from_being_planned(status: dict[str, Any]) -> None:
-    done = plan(observed(run(status=status), job(1, ready=1), deployment(1)), SETTINGS, NOW)
+    done = plan_alone(observed(run(status=status), job(1, ready=1), deployment(1)))
     assert done.status is not None
     assert RunStatus.model_validate(done.status).observed_generation == 1
 

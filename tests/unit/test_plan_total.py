@@ -4,9 +4,7 @@ from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from plan_samples import NOW, SETTINGS, Steps, deployment, job, observed, progress, run
-
-from empg_operator.plan import plan
+from plan_samples import Steps, deployment, job, observed, plan_alone, progress, run
 
 KEYS = st.sampled_from(
     [
@@ -96,8 +94,8 @@ def test_any_situation_is_planned_safely(
         children.append(deployment(replicas, ready=min(replicas, 1)))
     given_run = run({"sampler": {"rollStrategy": strategy}, "suspend": suspend}, status)
     refusals = {"demo-sampler-44136fa3": "", "demo-learner-44136fa3": ""}
-    first = plan(observed(given_run, *children, refusals=refusals), SETTINGS, NOW)
-    assert first == plan(observed(given_run, *children, refusals=refusals), SETTINGS, NOW)
+    first = plan_alone(observed(given_run, *children, refusals=refusals))
+    assert first == plan_alone(observed(given_run, *children, refusals=refusals))
     made = [each["metadata"]["name"] for each in first.create if each["kind"] == "Job"]
     live = [attempt for attempt, state in jobs.items() if not {"failed", "complete", "rule"} & state.keys()]
     assert not (made and live)

@@ -96,7 +96,7 @@ def learner_job(run: EMPGRun, template: Mapping[str, Any], attempt: int, revisio
         revision: name of the ControllerRevision that holds the template.
     """
     name, nodes = names.learner_job(run.metadata.name, attempt), run.spec.learner.nodes
-    labels = {names.ATTEMPT_LABEL: str(attempt), names.REVISION_LABEL: revision}
+    labels = names.job_labels(run.metadata.name, attempt) | {names.REVISION_LABEL: revision}
     pods = extended(
         template,
         "learner",

@@ -27,7 +27,7 @@ RULES: tuple[End, ...] = tuple(_MEANINGS[code] for code in FAILURE_RULES)
 """What the rules of a Job's failure policy stand for, by index."""
 
 VANISH_SECONDS = 30.0
-"""The Job of an attempt so young may exist although nobody has seen it yet."""
+"""The Job of an attempt so young is not asked for: it may just not have been seen yet."""
 PATIENCE = 3
 """From so many ends on that are not the run's fault, without progress, the backoff holds after them too."""
 
@@ -56,6 +56,8 @@ class Tally:
     """Ends that were not taken into account before, oldest first."""
     unseen_until: float | None = None
     """Until then it is open whether the Job of the newest attempt vanished, or was not seen yet."""
+    missing: str | None = None
+    """Job that no list shows; it may have lost its labels, so it is asked for by name before it counts as gone."""
 
     @property
     def last(self) -> End | None:
@@ -84,6 +86,13 @@ def tally(situation: Situation, *, over: bool) -> Tally:
             continue
         if job is not None and job.live and newest:
             return result
+        name = names.learner_job(situation.name, attempt)
+        if job is None and ("Job", name) not in situation.observed.absent:
+            started = moment(status.attempt_start_time)
+            due = 0.0 if started is None or not newest else started + VANISH_SECONDS
+            if situation.now < due and not over and not situation.spec.suspend:
+                return dataclasses.replace(result, unseen_until=due)
+            return dataclasses.replace(result, missing=name)
         if over:
             result = dataclasses.replace(result, judged=attempt)
         elif job is not None and job.ended is not None:
@@ -92,9 +101,6 @@ def tally(situation: Situation, *, over: bool) -> Tally:
             # An older one goes on beside a newer one, or the user's suspension ended it.
             result = dataclasses.replace(result, judged=attempt)
         else:
-            started = moment(status.attempt_start_time)
-            if newest and started is not None and situation.now < started + VANISH_SECONDS:
-                return dataclasses.replace(result, unseen_until=started + VANISH_SECONDS)
             result = _charge(result, situation, Judged(attempt, "Vanished", "Its Job was deleted."))
     return result
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from empg.api.status import Lineage
@@ -9,6 +10,7 @@ from empg_operator import names
 from empg_operator.builders.learner import learner_job
 from empg_operator.builders.sampler import sampler_deployment
 from empg_operator.decision import Manifest, Reference
+from empg_operator.kinds import JOB
 from empg_operator.plan import standing
 from empg_operator.plan.attempts import obsolete
 from empg_operator.plan.completion import children_expire
@@ -58,7 +60,7 @@ def changes(
     revisions = (*superseded(situation.observed, sampler), *superseded(situation.observed, learner))
     wanted = standing.desired(situation, settings, origin)
     return Changes(
-        apply=(*standing.repairs(situation, wanted), *deployment),
+        apply=(*standing.repairs(situation, wanted), *deployment, *_relabelled(situation)),
         create=(
             *(each.create for each in (sampler, learner) if each.create),
             *(_job(situation, learner, attempt) for attempt in (started,) if attempt is not None),
@@ -76,6 +78,17 @@ def changes(
 def _job(situation: Situation, learner: Template, attempt: int) -> Manifest:
     assert learner.template is not None, "an attempt is started with a template"
     return learner_job(situation.run, learner.template, attempt, learner.revision)
+
+
+def _relabelled(situation: Situation) -> Iterator[Manifest]:
+    """Jobs that lost labels, with nothing but these: without them no watch tells how they end. Those of the UID alone:
+    one that is gone is not made."""
+    for job in situation.jobs:
+        labels = names.job_labels(situation.name, job.attempt)
+        present = situation.observed.children["Job", job.name]["metadata"].get("labels") or {}
+        if not labels.items() <= present.items():
+            about = {"name": job.name, "namespace": situation.run.metadata.namespace, "uid": job.uid, "labels": labels}
+            yield {"apiVersion": JOB.api_version, "kind": JOB.name, "metadata": about}
 
 
 def _deployment(

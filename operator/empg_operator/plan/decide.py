@@ -49,6 +49,8 @@ def plan(observed: Observed, settings: Settings, now: float) -> Plan:
 def _decide(situation: Situation, settings: Settings) -> Plan:
     origin = lineage(situation)
     decided = course(situation, origin)
+    if decided.tally.missing is not None:
+        return Plan(find=(("Job", decided.tally.missing),))
     sampler, learner = (_template(situation, settings, decided, origin, role) for role in ("sampler", "learner"))
     started = None
     if decided.running and not decided.only_write and decided.turn == "learner" and learner.template is not None:

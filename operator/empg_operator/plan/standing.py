@@ -49,11 +49,11 @@ def repair(wanted: Manifest, observed: Manifest | None) -> Manifest | None:
 
 
 def removals(situation: Situation) -> tuple[Reference, ...]:
-    """All children but the claim: what was trained stays."""
+    """All children but the claim: what was trained stays. So does what a user labelled for this run."""
     return tuple(
         Reference(kind, name, manifest["metadata"].get("uid"))
         for (kind, name), manifest in situation.observed.children.items()
-        if kind != _CLAIM and "deletionTimestamp" not in manifest["metadata"]
+        if kind != _CLAIM and owner(manifest) == situation.uid and "deletionTimestamp" not in manifest["metadata"]
     )
 
 
