@@ -8,6 +8,7 @@ from typing import Protocol, Self
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
+from rich.padding import Padding
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
@@ -123,7 +124,8 @@ class LiveView:
         if progress is None:
             yield Text("starting: the engines load", style="dim")
             return
-        yield ProgressBar(total=progress.iterations, completed=len(watch.rows), width=60)
+        # A bar by itself ends no line.
+        yield Padding(ProgressBar(total=progress.iterations, completed=len(watch.rows), width=60), 0)
         status = f"iteration {progress.iteration}/{progress.iterations} · {progress.phase}"
         if progress.phase == "sampling" and progress.units_total:
             status += f" {progress.units_done}/{progress.units_total} units"
