@@ -5,10 +5,12 @@ from types import SimpleNamespace
 import pytest
 import torch
 from tiny_model import VOCABULARY, tiny_model
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from empg_trainer.attention import PACKED
 from empg_trainer.batch import collate
-from empg_trainer.policy import Policy
+from empg_trainer.policy import LogProbHead, Policy
 
 LENGTHS = (7, 1, 19, 4)
 
@@ -118,3 +120,43 @@ def test_dropout_is_switched_off():
     policy = Policy(model, chunk_tokens=64).train()
     inputs = packed_inputs(sequences())
     assert torch.equal(policy(**inputs, temperature=1.0)[0], policy(**inputs, temperature=1.0)[0])
+
+
+class LogitRows(TorchDispatchMode):
+    """Notes the number of rows of everything that any operation makes with a column per word of the vocabulary."""
+
+    def __init__(self, vocabulary):
+        super().__init__()
+        self.vocabulary = vocabulary
+        self.rows = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        for value in tree_leaves(result):
+            if isinstance(value, torch.Tensor) and value.shape[-1:] == (self.vocabulary,):
+                self.rows.append(value.numel() // self.vocabulary)
+        return result
+
+
+@pytest.mark.parametrize("entropy_gradient", [False, True])
+def test_no_more_rows_of_logits_exist_than_a_chunk_has(entropy_gradient):
+    vocabulary, width, chunk, tokens = 101, 4, 6, 40  # a transposed weight has fewer rows than a chunk
+    torch.manual_seed(0)
+    head = LogProbHead(torch.nn.Linear(width, vocabulary), chunk)
+    hidden = torch.randn(tokens, width, requires_grad=True)
+    kept = []
+
+    def keep(tensor):
+        kept.append(tuple(tensor.shape))
+        return tensor
+
+    with LogitRows(vocabulary) as seen:
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            logprobs, entropy = head(hidden, torch.arange(tokens), 0.7, entropy_gradient)
+        forward, seen.rows = seen.rows, []
+        (logprobs.sum() + (entropy.sum() if entropy_gradient else 0.0)).backward()
+    assert max(forward) == chunk
+    assert max(seen.rows) == chunk
+    assert not any(shape[-1:] == (vocabulary,) for shape in kept), "no logits wait for the backward pass"
+    assert hidden.grad is not None
+    assert hidden.grad.abs().sum(-1).min() > 0

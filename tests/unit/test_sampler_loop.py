@@ -1,0 +1,136 @@
+"""What the sampler's loop makes of answers that end with an error. The engine is scripted, all else is real."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from rundir_samples import a_plan, new_run
+
+from empg.exit_codes import RETRY
+from empg.rundir.claims import survey
+from empg.rundir.heartbeat import Liveness
+from empg.rundir.plan import Plan, Sampling
+from empg.rundir.plans import create_plan
+from empg.rundir.status import UnitStatus
+from empg.rundir.units import read_unit
+from empg.store.posix import PosixStore
+from empg_sampler.engine import Completion
+from empg_sampler.graders import Graders
+from empg_sampler.health import Health
+from empg_sampler.loop import Sampler
+from empg_sampler.pulse import Pulse
+from empg_sampler.rest import Rest
+from empg_sampler.survey import Surveyor
+from empg_sampler.work import TRIES, Answer
+
+
+@dataclass
+class ScriptedEngine:
+    """Answers everything in one step, rightly, but for what the script lets fail."""
+
+    fails: Callable[[Answer], bool]
+    version: int = 2
+    model_length: int = 64
+    asked: list[tuple[Answer, int]] = field(default_factory=list)
+    """Requests and their seeds, in order."""
+    queue: dict[str, tuple[int, ...]] = field(default_factory=dict)
+
+    @property
+    def running(self) -> int:
+        return len(self.queue)
+
+    def add(self, request_id: str, prompt_ids: tuple[int, ...], sampling: Sampling, seed: int) -> None:
+        self.asked.append((Answer.parse(request_id), seed))
+        self.queue[request_id] = prompt_ids
+
+    def step(self) -> list[Completion]:
+        done, self.queue = self.queue, {}
+        return [self.complete(request_id, prompt_ids) for request_id, prompt_ids in done.items()]
+
+    def complete(self, request_id: str, prompt_ids: tuple[int, ...]) -> Completion:
+        failed = self.fails(Answer.parse(request_id))
+        text = str(prompt_ids[-1])  # the gold answer of these plans
+        return Completion(request_id, (7, 2), (-0.5, -1.0), text, "error" if failed else "stop", ((self.version, 2),))
+
+    def abort(self, requests: Sequence[str]) -> None:
+        for request_id in requests:
+            self.queue.pop(request_id, None)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> PosixStore:
+    return new_run(tmp_path)
+
+
+@pytest.fixture
+def graders() -> Iterator[Graders]:
+    with closing(Graders()) as graders:
+        yield graders
+
+
+def sampled(store: PosixStore, graders: Graders, engine: ScriptedEngine, plan: Plan) -> UnitStatus:
+    """What became of the only unit of a plan."""
+    create_plan(store, plan)
+    stop, ended = threading.Event(), list[int]()
+    pulse = Pulse(store, "a", "a1")
+    with pulse:
+        sampler = Sampler(
+            store=store,
+            engine=engine,  # type: ignore[arg-type]
+            graders=graders,
+            pulse=pulse,
+            surveyor=Surveyor(store, "a", 60.0),
+            id="a",
+            incarnation="a1",
+            max_sequences=16,
+            deterministic=False,
+            rest=Rest(store, pulse, shared=False),
+            pinned=True,
+            manifest=None,
+            health=Health(),
+            turn=None,
+            stop=stop,
+        )
+        thread = threading.Thread(target=lambda: ended.append(sampler.run()))
+        thread.start()
+        liveness, deadline = Liveness(60), time.monotonic() + 60
+        while (status := survey(store, [plan], liveness)[plan.units[0].name]).state not in ("committed", "void"):
+            assert time.monotonic() < deadline, status
+            assert thread.is_alive()
+            time.sleep(0.02)
+        stop.set()
+        thread.join()
+    assert ended == [RETRY]
+    return status
+
+
+def test_an_answer_that_ends_with_an_error_is_asked_for_again(store: PosixStore, graders: Graders) -> None:
+    plan = a_plan(1)
+    engine = ScriptedEngine(lambda answer: (answer.prompt, answer.sample) == (1, 0) and answer.tried < TRIES - 1)
+    status = sampled(store, graders, engine, plan)
+    assert (status.state, status.attempt, status.failures) == ("committed", 0, 0)
+    tries = Counter((answer.prompt, answer.sample) for answer, _ in engine.asked)
+    assert tries == {(0, 0): 1, (0, 1): 1, (1, 0): TRIES, (1, 1): 1}
+    assert len({seed for answer, seed in engine.asked if (answer.prompt, answer.sample) == (1, 0)}) == 1
+    rows, _ = read_unit(store, plan, plan.units[0].name, 0)
+    assert [row.reward for row in rows] == [1.0] * 4
+
+
+def test_a_unit_with_an_answer_that_never_comes_fails_and_gives_no_reward(store: PosixStore, graders: Graders) -> None:
+    plan = a_plan(1, attempts=2)
+    engine = ScriptedEngine(lambda answer: (answer.prompt, answer.sample) == (1, 0))
+    status = sampled(store, graders, engine, plan)
+    assert (status.state, status.failures) == ("void", 2)
+    tries = Counter(answer.attempt for answer, _ in engine.asked if (answer.prompt, answer.sample) == (1, 0))
+    assert tries == {0: TRIES, 1: TRIES}
+    assert store.list("rollout/000003/units") == []
+    claims = [store.get(key).decode() for key in store.list("rollout/000003/claims")]
+    assert len(claims) == 2
+    assert all(f"an answer ended with 'error' {TRIES} times" in claim for claim in claims)
