@@ -24,7 +24,8 @@ class LearnerSpec(Spec):
     """Rows of logits that exist at a time."""
     zero_stage: Literal[0, 1, 2, 3] = field(1, change="next-attempt")
     """DeepSpeed ZeRO stage: 1 shards optimizer states, 2 gradients too, 3 parameters too. At every stage each rank
-    loads the whole model before it is partitioned, and keeps the reference model whole where the objective needs one."""
+    loads the whole model before it is partitioned, and keeps the reference model whole where the objective needs
+    one."""
     precision: Literal["bfloat16", "float32"] = field("bfloat16", change="next-attempt")
     """Number type of forward and backward; bfloat16 keeps float32 master weights."""
     activation_checkpointing: bool = field(False, change="next-attempt")
