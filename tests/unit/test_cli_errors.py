@@ -72,6 +72,23 @@ def test_a_full_volume_is_no_mistake_of_the_manifest(
     assert "free space on its volume" in said
 
 
+def test_a_log_on_a_full_volume_is_no_mistake_of_the_manifest(tmp_path: Path, manifest: Path) -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "empg.cli.main",
+        "run",
+        str(manifest),
+        "--run-dir",
+        str(tmp_path / "run"),
+        "--plain",
+    ]
+    with Path("/dev/full").open("wb") as full:
+        assert subprocess.run(command, stdout=full, stderr=full, timeout=120, check=False).returncode == RETRY
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=120, check=False)
+    assert (done.returncode, done.stderr) == (RETRY, "empg run: [Errno 28] No space left on device\n")
+
+
 @pytest.mark.parametrize("name", ["file", "file/below"])
 def test_a_directory_that_can_not_be_one_is_a_mistake(
     tmp_path: Path, manifest: Path, name: str, capsys: pytest.CaptureFixture[str]

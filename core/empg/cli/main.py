@@ -9,7 +9,7 @@ import sys
 
 from empg import __version__
 from empg.cli import crd, grade, run, show, trajectories, validate
-from empg.cli.failures import storage_code
+from empg.cli.failures import storage_code, tell
 from empg.exit_codes import SPEC
 from empg.rundir.records import CorruptFile
 from empg.store.base import StoreError
@@ -43,12 +43,24 @@ def main(argv: list[str] | None = None) -> int:
         code: int = args.run(args)
         sys.stdout.flush()
     except BrokenPipeError:  # as of `empg trajectories DIR | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left in the buffer goes there
+        _drop_output()
         return 128 + signal.SIGPIPE
-    except (CorruptFile, StoreError) as error:
-        print(f"empg {args.command}: {error}", file=sys.stderr)
-        return SPEC if isinstance(error, CorruptFile) else storage_code(error)
+    except CorruptFile as error:
+        tell(f"empg {args.command}: {error}")
+        return SPEC
+    except (StoreError, OSError) as error:
+        tell(f"empg {args.command}: {error}")
+        try:
+            sys.stdout.flush()
+        except OSError:
+            _drop_output()
+        return storage_code(error)
     return code
+
+
+def _drop_output() -> None:
+    """What is left in the buffer can't be written, and would be tried once more at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ from rich.console import Console
 
 from empg.api.load import load_run
 from empg.api.run import EMPGRun
-from empg.cli.failures import storage_code
 from empg.exit_codes import OK, SPEC
 from empg.local.curves import draw
 from empg.local.prepare import exclusive, write_manifest
@@ -22,7 +21,7 @@ from empg.local.restarts import BUDGET
 from empg.local.supervisor import Supervisor
 from empg.local.watch import Watch
 from empg.rundir.prepare import prepare_directory
-from empg.store.base import Store, StoreError
+from empg.store.base import Store
 from empg.store.posix import PosixStore
 
 
@@ -60,9 +59,6 @@ def run(args: argparse.Namespace) -> int:
     except ValueError as error:
         print(f"empg run: {error}", file=sys.stderr)
         return SPEC
-    except (StoreError, OSError) as error:
-        print(f"empg run: {error}", file=sys.stderr)
-        return storage_code(error)
 
 
 def _supervise(args: argparse.Namespace, manifest: EMPGRun, root: Path, store: Store) -> int:
