@@ -34,6 +34,8 @@ class Changed:
     """Whether anything was written."""
     refused: Mapping[Place, str]
     """Why children could not be made or changed."""
+    denied: bool
+    """Whether we have no right to one of them."""
     complete: bool
     """Whether all was made that was to be created; what the plan says of the run holds only then."""
 
@@ -74,20 +76,22 @@ class Actor:
         """
         changed = bool(plan.create or plan.delete)
         refused: dict[Place, str] = {}
+        denied = False
         for manifest in plan.apply:
             try:
                 changed |= await self._apply(manifest)
             except (ApiError, _NotOursError) as error:
                 refused[_place(manifest)] = await self._tell(manifest, error)
+                denied |= _is_denial(error)
         for manifest in plan.create:
             try:
                 await self._create(manifest)
             except (ApiError, _NotOursError) as error:
                 refused[_place(manifest)] = await self._tell(manifest, error)
-                return Changed(changed, refused, complete=False)
+                return Changed(changed, refused, denied or _is_denial(error), complete=False)
         for reference in plan.delete:
             await self._delete(reference)
-        return Changed(changed, refused, complete=True)
+        return Changed(changed, refused, denied, complete=True)
 
     async def write_status(self, status: Manifest) -> Manifest | None:
         """Make this our part of the run's status, unless it is; the run as it is then, or None if it is gone."""
@@ -172,6 +176,10 @@ class Actor:
 
 def _place(manifest: Manifest) -> Place:
     return manifest["kind"], manifest["metadata"]["name"]
+
+
+def _is_denial(error: ApiError | _NotOursError) -> bool:
+    return isinstance(error, ApiError) and error.is_denial
 
 
 def _ours(status: Manifest) -> dict[str, Any]:

@@ -7,6 +7,7 @@ its whole decision, which by then may be another one.
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import AsyncIterator, Collection, Mapping
 from typing import Any
@@ -23,7 +24,10 @@ CHUNK = 100
 """Objects per request of a list; parsed, a chunk takes ten times the room of what is kept of it."""
 _LIST_SECONDS = 60.0
 ABSENT, CONFLICT = 404, 409
-_REFUSALS = (400, 403, 422)
+_FORBIDDEN = 403
+_REFUSALS = (400, _FORBIDDEN, 422)
+_DENIED = re.compile(r'User "[^"]*" cannot ')
+"""How the API server words it; quotas and admission are told by the same code and reason."""
 _NAMESPACE_TERMINATING = "NamespaceTerminating"
 _JSON = "application/json"
 _APPLY = "application/apply-patch+yaml"
@@ -56,6 +60,11 @@ class ApiError(Exception):
     def is_refusal(self) -> bool:
         """Whether the same request would be refused again: it is wrong or not allowed."""
         return self.code in _REFUSALS
+
+    @property
+    def is_denial(self) -> bool:
+        """Whether the request was refused because we have no right to it, and not for what it asks."""
+        return self.code == _FORBIDDEN and _DENIED.search(self.message) is not None
 
 
 class Api:

@@ -31,7 +31,9 @@ class Blocked:
 
     message: str
     until: float
-    """No object is created before, in seconds since the epoch."""
+    """It is not tried again before, in seconds since the epoch."""
+    manifest: Manifest | None = None
+    """What was refused; where something else is to be applied by now, that is tried at once."""
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ ROUNDS = 5
 DIAGNOSIS_SECONDS = 120.0
 """Time for which a look is kept."""
 REFUSAL_SECONDS = 30.0
-"""Time after which a refused pod may be tried again: quotas and policies change."""
+"""Time after which a refused pod or child may be tried again: quotas and policies change."""
 SETTLE_SECONDS = 1.0
 """Time after which a pass that changed something is followed by another one, whether or not an event comes."""
 _log = logging.getLogger(__name__)
@@ -177,11 +177,12 @@ class Reconciler:
     def _note_refusals(self, memory: _Memory, plan: Plan, changed: Changed) -> None:
         """Remember what was refused, and earlier refusals of what is not to be tried again yet."""
         now = self._clock()
-        tried = {(each["kind"], each["metadata"]["name"]) for each in (*plan.apply, *plan.create)}
+        tried = {(each["kind"], each["metadata"]["name"]): each for each in (*plan.apply, *plan.create)}
         kept = {
             place: blocked for place, blocked in memory.blocked.items() if place not in tried and now < blocked.until
         }
-        new = {place: Blocked(text, now + REFUSAL_SECONDS) for place, text in changed.refused.items()}
+        until = now + REFUSAL_SECONDS
+        new = {place: Blocked(text, until, tried[place]) for place, text in changed.refused.items()}
         memory.blocked = kept | new
 
     def _forget(self, key: RunKey) -> None:
@@ -190,9 +191,10 @@ class Reconciler:
 
 
 def _refused(changed: Changed, due: float | None = None) -> TryLaterError:
-    return TryLaterError("refused", "; ".join(changed.refused.values()), due=due)
+    result = "denied" if changed.denied else "refused"
+    return TryLaterError(result, "; ".join(changed.refused.values()), due=due)
 
 
 def _later(error: ApiError) -> TryLaterError:
-    result = "conflict" if error.code == CONFLICT else "refused" if error.is_refusal else "unavailable"
+    result = "conflict" if error.code == CONFLICT else "denied" if error.is_refusal else "unavailable"
     return TryLaterError(result, str(error), error.retry_after)

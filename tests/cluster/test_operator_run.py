@@ -181,6 +181,7 @@ def test_a_namespace_is_left_to_its_end(
     empgruns.kubectl("delete", "namespace", namespace, "--wait=false")
     eventually(lambda: operator.metric("empg_run_info", name="demo") == 0, "end of the series")
     assert operator.metric("empg_operator_reconcile_total", result="refused") == 0
+    assert operator.metric("empg_operator_reconcile_total", result="denied") == 0
     tries = [operator.metric("empg_operator_api_requests_total", verb=v, code="403") for v in ("apply", "create")]
     assert sum(tries) <= 1, "once is enough to learn that the namespace goes"
     assert "WARNING" not in operator.log.read_text(), "nobody is told that nothing can be made here"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 
 import pytest
 from pod_status import Pod
@@ -160,6 +161,20 @@ def test_a_claim_grows_where_its_class_lets_it(stage: Stage) -> None:
     assert "PersistentVolumeClaim stays-data" in refused
     assert "resize" in refused
     assert size(runs["stays"]) == "10Gi"
+    runs["stays"].until_reason("Accepted", "ApplyFailed", SECONDS)
+
+    def refusals() -> tuple[float, float]:
+        applied = stage.operator.metric("empg_operator_api_requests_total", verb="apply", code="403")
+        return applied, stage.operator.metric("empg_operator_reconcile_total", result="refused")
+
+    before = refusals()
+    for number in range(5):
+        runs["stays"].report(iteration=number)
+        time.sleep(0.3)
+    eventually(lambda: runs["stays"].status()["progress"]["iteration"] == 4, "report", SECONDS)
+    assert [now - then for now, then in zip(refusals(), before, strict=True)] in ([0, 0], [1, 1]), (
+        "not with every event"
+    )
     stage.node.finish(learners["stays"], exit_code=75)
     runs["stays"].until_attempt(2)
     eventually(

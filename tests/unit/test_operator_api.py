@@ -165,6 +165,21 @@ def test_a_namespace_that_is_being_deleted_is_told_from_a_refusal() -> None:
     assert not _raised(_always(lambda: _refused(403)), lambda api: api.create(JOB_MANIFEST)).namespace_ends
 
 
+@pytest.mark.parametrize(
+    ("code", "message", "denied"),
+    [
+        (403, 'jobs.batch "a" is forbidden: User "system:serviceaccount:empg:o" cannot patch resource "jobs"', True),
+        (403, 'jobs.batch "a" is forbidden: exceeded quota: none, requested: count/jobs.batch=1', False),
+        (403, 'admission webhook "policy.example.com" denied the request: images come from elsewhere', False),
+        (422, 'Job.batch "a" is invalid: User "x" cannot y', False),
+    ],
+)
+def test_a_right_that_lacks_is_told_from_what_is_not_taken(code: int, message: str, denied: bool) -> None:
+    said = {"reason": "Forbidden", "message": message}
+    error = _raised(_always(lambda: web.json_response(said, status=code)), lambda api: api.create(JOB_MANIFEST))
+    assert (error.is_denial, error.is_refusal) == (denied, True)
+
+
 def test_long_messages_are_cut() -> None:
     long = json.dumps({"reason": "Invalid", "message": "x" * 5000})
     error = _raised(_always(lambda: web.Response(status=422, text=long)), lambda api: api.apply(JOB_MANIFEST))
@@ -224,7 +239,7 @@ def test_lists_come_in_chunks_of_one_version() -> None:
     assert [item["metadata"]["name"] for items, _ in chunks for item in items] == ["job-0", "job-1", "job-2"]
     assert {(item["apiVersion"], item["kind"]) for items, _ in chunks for item in items} == {("batch/v1", "Job")}
     assert [query.get("continue") for query in queries] == [None, "1", "2"]
-    assert {query["labelSelector"] for query in queries} == {"app.kubernetes.io/managed-by=empg-operator"}
+    assert {query["labelSelector"] for query in queries} == {"empg.dev/run"}
 
 
 def test_a_kind_is_served_or_not() -> None:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import pytest
 from plan_samples import NOW, Steps
 
 from empg_operator.decision import Blocked
+from empg_operator.plan import plan
 
 WHY = "Job demo-learner-1: exceeded quota: none. Change the run, or the policy or quota that refuses it."
 
@@ -73,3 +77,40 @@ def test_the_attempt_after_a_crash_may_be_refused() -> None:
     steps.settle()
     assert steps.jobs()[-1] == "demo-learner-2"
     assert steps.status()["restarts"] == 1
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "edit"),
+    [
+        ("PersistentVolumeClaim", "demo-data", {"storage": {"size": "200Gi"}}),
+        ("ConfigMap", "demo-run", {"optimizer": {"learningRate": 1e-5}}),
+    ],
+)
+def test_what_is_refused_is_not_applied_again_at_once(kind: str, name: str, edit: dict[str, Any]) -> None:
+    steps = Steps()
+    steps.settle()
+    steps.children["PersistentVolumeClaim", "demo-data"]["status"] = {"phase": "Bound"}
+    steps.edit(edit)
+    wanted = next(each for each in plan(steps.look(), steps.settings, steps.now).apply if each["kind"] == kind)
+    steps.blocked = {(kind, name): Blocked("resize: no.", NOW + 30, wanted)}
+    steps.plans.clear()
+    assert steps.settle().requeue_after == 20, "pods are looked after before"
+    assert kind not in [each["kind"] for done in steps.plans for each in done.apply]
+    assert steps.said("Accepted") == ("False", "ApplyFailed")
+    steps.now = NOW + 29
+    assert not steps.step().apply
+    assert steps.settle().requeue_after == 1
+    steps.now = NOW + 30
+    assert plan(steps.look(), steps.settings, steps.now).apply == (wanted,), "it is tried again"
+
+
+def test_something_else_is_applied_at_once() -> None:
+    steps = Steps()
+    steps.settle()
+    steps.edit({"optimizer": {"learningRate": 1e-5}})
+    [refused] = plan(steps.look(), steps.settings, steps.now).apply
+    steps.blocked = {("ConfigMap", "demo-run"): Blocked("no.", NOW + 30, refused)}
+    assert not steps.step().apply
+    steps.edit({"optimizer": {"learningRate": 2e-5}})
+    [wanted] = steps.step().apply
+    assert (wanted["kind"], wanted != refused) == ("ConfigMap", True)

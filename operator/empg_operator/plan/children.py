@@ -59,8 +59,9 @@ def changes(
     jobs = obsolete(situation, stop=situation.spec.suspend or course.over)
     revisions = (*superseded(situation.observed, sampler), *superseded(situation.observed, learner))
     wanted = standing.desired(situation, settings, origin)
+    repairs = (*standing.repairs(situation, wanted), *deployment, *_relabelled(situation))
     return Changes(
-        apply=(*standing.repairs(situation, wanted), *deployment, *_relabelled(situation)),
+        apply=tuple(each for each in repairs if not situation.held_back(each)),
         create=(
             *(each.create for each in (sampler, learner) if each.create),
             *(_job(situation, learner, attempt) for attempt in (started,) if attempt is not None),

@@ -142,6 +142,11 @@ class Situation:
         found = self.observed.blocked.get((kind, name))
         return found if found is not None and self.now < found.until else None
 
+    def held_back(self, manifest: Manifest) -> bool:
+        """Whether just this was refused a moment ago, when it was to be applied."""
+        found = self.blocked(manifest["kind"], manifest["metadata"]["name"])
+        return found is not None and found.manifest == manifest
+
     def look(self, seconds: float) -> Diagnosis | None:
         """The last diagnosis, unless it is older."""
         taken = self.observed.diagnosis
