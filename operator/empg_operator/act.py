@@ -8,12 +8,12 @@ from typing import Any
 
 from empg_operator import names
 from empg_operator.answers import Answers, lasting
-from empg_operator.api import Api, ApiError
+from empg_operator.api import ABSENT, Api, ApiError
 from empg_operator.cache import Cache, RunKey
 from empg_operator.conditions import cut
 from empg_operator.decision import Event, Manifest, Observed, Place, Plan, Reference
 from empg_operator.events import Recorder
-from empg_operator.kinds import POD, by_name
+from empg_operator.kinds import POD, POD_MONITOR, by_name
 from empg_operator.ownership import owner
 from empg_operator.queue import TryLaterError
 
@@ -36,6 +36,8 @@ class Changed:
     """Why children could not be made or changed."""
     denied: bool
     """Whether we have no right to one of them."""
+    unknown: frozenset[str]
+    """Kinds that the cluster does not have any more."""
     complete: bool
     """Whether all was made that was to be created; what the plan says of the run holds only then."""
 
@@ -76,11 +78,14 @@ class Actor:
         """
         changed = bool(plan.create or plan.delete)
         refused: dict[Place, str] = {}
-        denied = False
+        denied, unknown = False, set[str]()
         for manifest in plan.apply:
             try:
                 changed |= await self._apply(manifest)
             except (ApiError, _NotOursError) as error:
+                if await self._is_unknown(manifest["kind"], error):
+                    unknown.add(manifest["kind"])
+                    continue
                 refused[_place(manifest)] = await self._tell(manifest, error)
                 denied |= _is_denial(error)
         for manifest in plan.create:
@@ -88,10 +93,10 @@ class Actor:
                 await self._create(manifest)
             except (ApiError, _NotOursError) as error:
                 refused[_place(manifest)] = await self._tell(manifest, error)
-                return Changed(changed, refused, denied or _is_denial(error), complete=False)
+                return Changed(changed, refused, denied or _is_denial(error), frozenset(unknown), complete=False)
         for reference in plan.delete:
             await self._delete(reference)
-        return Changed(changed, refused, denied, complete=True)
+        return Changed(changed, refused, denied, frozenset(unknown), complete=True)
 
     async def write_status(self, status: Manifest) -> Manifest | None:
         """Make this our part of the run's status, unless it is; the run as it is then, or None if it is gone."""
@@ -144,6 +149,11 @@ class Actor:
         text = f"{' '.join(_place(manifest))}: {said}"
         await self._recorder.tell(self._run, Event("Warning", "ApplyFailed", text))
         return text
+
+    async def _is_unknown(self, kind: str, error: ApiError | _NotOursError) -> bool:
+        """Whether the cluster has lost a kind that it can do without; a namespace that is gone is told the same way."""
+        absent = isinstance(error, ApiError) and error.code == ABSENT and kind == POD_MONITOR.name
+        return absent and not await self._api.serves(POD_MONITOR)
 
     async def _create(self, manifest: Manifest) -> None:
         kind, name = _place(manifest)

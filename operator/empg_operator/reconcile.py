@@ -13,7 +13,7 @@ from empg_operator.api import CONFLICT, Api, ApiError
 from empg_operator.cache import Cache, RunKey
 from empg_operator.decision import Blocked, Diagnosis, Manifest, Observed, Place, Plan
 from empg_operator.events import Recorder
-from empg_operator.kinds import by_name
+from empg_operator.kinds import POD_MONITOR, by_name
 from empg_operator.look import look
 from empg_operator.ownership import owner
 from empg_operator.queue import TryLaterError
@@ -101,6 +101,7 @@ class Reconciler:
         actor = Actor(key, observed, self._api, self._cache, self._recorder, memory.answers, self._wake)
         changed = await actor.change_children(plan)
         self._note_refusals(memory, plan, changed)
+        self.pod_monitors &= POD_MONITOR.name not in changed.unknown
         if not changed.complete:
             raise _refused(changed)
         if plan.status is not None:

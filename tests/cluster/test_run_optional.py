@@ -33,7 +33,7 @@ def pod_monitors(empgruns: Access) -> Iterator[None]:
     empgruns.kubectl("apply", "--server-side", "-f", "-", input=json.dumps(definition))
     empgruns.kubectl("wait", "--for=condition=Established", f"crd/{MONITORS}", "--timeout=30s")
     yield
-    empgruns.kubectl("delete", "crd", MONITORS)
+    empgruns.kubectl("delete", "crd", MONITORS, "--ignore-not-found")
 
 
 def test_what_earlier_settings_wanted_is_deleted(
@@ -57,4 +57,24 @@ def test_what_earlier_settings_wanted_is_deleted(
     restart()
     eventually(lambda: optional() == monitor, "end of the policies, and another monitor")
     assert demo.child("ConfigMap", "demo-run")
+    assert operator.metric("empg_operator_reconcile_total", result="bug") == 0
+
+
+def test_runs_do_without_monitors_once_their_kind_is_gone(
+    empgruns: Access, pod_monitors: None, namespace: str, operator: OperatorProcess
+) -> None:
+    """An operator that runs learns of it by the first answer, not by the next list of everything."""
+    rest = Rest(empgruns.kubeconfig, "test")
+    assert operator.stop() == 0
+    operator.start()
+    first = RunView(rest, namespace, run("first"))
+    monitors = ("get", MONITORS, "-n", namespace, "-o", "name")
+    eventually(lambda: empgruns.kubectl(*monitors).split() == ["podmonitor.monitoring.coreos.com/first"], "monitor")
+    empgruns.kubectl("delete", "crd", MONITORS, "--timeout=30s")
+    second = RunView(rest, namespace, run("second"))
+    second.until_attempt(1)
+    first.change({"optimizer": {"learningRate": 2e-6}})
+    eventually(lambda: first.status()["observedGeneration"] == 2, "pass over the run that had a monitor")
+    assert second.condition("Accepted")["status"] == "True"
+    assert operator.metric("empg_operator_reconcile_total", result="unavailable") == 0
     assert operator.metric("empg_operator_reconcile_total", result="bug") == 0
