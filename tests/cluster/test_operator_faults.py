@@ -5,12 +5,12 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
 from fault_proxy import FaultProxy
-from faults import DropReply, DropRequest, ExpireWatch, Respond, StallWatch
+from faults import Delay, DropReply, DropRequest, ExpireWatch, Respond, StallWatch
 from operator_process import OperatorProcess
 from run_documents import run
 from run_view import RunView
@@ -18,7 +18,7 @@ from simulated_node import SimulatedNode
 from waiting import eventually
 
 from hack.controlplane.access import Access
-from hack.rest import Rest
+from hack.rest import Document, Rest
 
 SMALL = {"sampler.accelerator": ""}
 
@@ -43,23 +43,66 @@ def behind(proxy: FaultProxy, namespace: str, tmp_path: Path) -> Iterator[Operat
         yield process
 
 
+@contextmanager
+def missed(proxy: FaultProxy, resource: str) -> Iterator[None]:
+    """What happens within, the watch of a resource misses: it hangs, then breaks, and where it wants to go on it is
+    told 410 Gone."""
+    before = proxy.count("watch", resource)
+    proxy.inject(StallWatch(), verb="watch", resource=resource, times=1)
+    expired = proxy.inject(ExpireWatch(), verb="watch", resource=resource, times=1)
+    assert proxy.cut_watches(resource) == 1
+    eventually(lambda: proxy.count("watch", resource) > before, "stalled watch")
+    yield
+    proxy.cut_watches(resource)
+    eventually(lambda: expired.hits == 1, "expired watch")
+
+
+def ended(job: Document | None) -> bool:
+    said = (job or {}).get("status", {}).get("conditions", ())
+    return any(each["type"] in ("Complete", "Failed") for each in said)
+
+
 def test_a_deletion_that_a_watch_missed_is_noticed(
     proxy: FaultProxy, behind: OperatorProcess, namespace: str, node: SimulatedNode, rest: Rest
 ) -> None:
     """kopf lists again after 410 Gone, and tells nothing of what is no longer there."""
     demo = RunView(rest, namespace, run("demo", SMALL))
     node.ready(namespace, demo.sampler_pods)
-    proxy.inject(StallWatch(), verb="watch", resource="deployments", times=1)
-    expired = proxy.inject(ExpireWatch(), verb="watch", resource="deployments", times=1)
-    proxy.cut_watches("deployments")
-    eventually(lambda: proxy.count("watch", "deployments") >= 2, "stalled watch")
     before = demo.child("Deployment", "demo-sampler")
     assert before
-    demo.delete_child("Deployment", "demo-sampler")
-    proxy.cut_watches("deployments")
+    with missed(proxy, "deployments"):
+        demo.delete_child("Deployment", "demo-sampler")
     after = eventually(lambda: demo.child("Deployment", "demo-sampler"), "new Deployment")
     assert after["metadata"]["uid"] != before["metadata"]["uid"]
-    assert expired.hits == 1
+
+
+def test_the_end_of_a_job_that_a_watch_missed_is_noticed(
+    proxy: FaultProxy, behind: OperatorProcess, namespace: str, node: SimulatedNode, rest: Rest
+) -> None:
+    demo = RunView(rest, namespace, run("demo", SMALL))
+    [learner] = node.ready(namespace, demo.learner_pods)
+    demo.report(iteration=3, phase="done")
+    with missed(proxy, "jobs"):
+        node.finish(learner)
+        eventually(lambda: ended(demo.child("Job", "demo-learner-1")), "end of the Job")
+        assert demo.status()["phase"] != "Complete"
+    demo.until_phase("Complete")
+
+
+def test_the_end_of_a_run_that_a_watch_missed_is_noticed(
+    proxy: FaultProxy, behind: OperatorProcess, namespace: str, node: SimulatedNode, rest: Rest
+) -> None:
+    demo, other = (RunView(rest, namespace, run(name, SMALL)) for name in ("demo", "other"))
+    for view in (demo, other):
+        node.ready(namespace, view.learner_pods)
+    eventually(lambda: behind.metric("empg_run_info") == 2, "series of both runs")
+    with missed(proxy, "empgruns"):
+        demo.delete()
+        other.change({"sampler": {"replicas": 2}})
+    eventually(lambda: behind.metric("empg_run_info", name="demo") == 0, "end of the run's series")
+    node.ready(namespace, other.sampler_pods, 2)
+    assert behind.metric("empg_run_info") == 1
+    assert behind.metric("empg_operator_reconcile_total", result="bug") == 0
 
 
 def test_an_api_server_that_is_away_is_waited_for(
@@ -75,19 +118,43 @@ def test_an_api_server_that_is_away_is_waited_for(
     assert behind.metric("empg_operator_reconcile_total", result="bug") == 0
 
 
+@pytest.mark.parametrize(
+    ("verb", "resource"),
+    [("create", "jobs"), ("patch", "deployments"), ("patch", "empgruns/status"), ("get", "deployments")],
+)
 def test_a_server_that_is_too_busy_is_left_alone_for_as_long_as_it_asks(
-    proxy: FaultProxy, behind: OperatorProcess, namespace: str, rest: Rest
+    proxy: FaultProxy, behind: OperatorProcess, namespace: str, rest: Rest, verb: str, resource: str
 ) -> None:
-    busy = proxy.inject(Respond(429, retry_after=3), verb="create", resource="jobs", times=1)
+    busy = proxy.inject(Respond(429, retry_after=3), verb=verb, resource=resource, times=1)
     demo = RunView(rest, namespace, run("demo", SMALL))
-    eventually(lambda: busy.hits, "refused creation")
-    refused = time.monotonic()
+    eventually(lambda: busy.hits, "refused request")
+    refused, asked = time.monotonic(), proxy.count(verb, resource)
     for number in range(5):  # events of the run do not make it ask again
         demo.change({"logging": {"level": ("INFO", "DEBUG")[number % 2]}})
         time.sleep(0.2)
-    eventually(lambda: demo.child("Job", "demo-learner-1"), "Job")
+    eventually(lambda: proxy.count(verb, resource) > asked, "second try")
     assert time.monotonic() - refused > 2.5
-    assert proxy.count("create", "jobs") == 2
+    eventually(lambda: demo.status().get("attempt") == 1, "first attempt in the status")
+    assert demo.child("Deployment", "demo-sampler")
+    assert [name for kind, name in demo.children() if kind == "Job"] == ["demo-learner-1"]
+    assert proxy.count("create", "jobs") == 1 + (resource == "jobs")
+    assert behind.metric("empg_operator_reconcile_total", result="unavailable") == 1
+
+
+def test_a_slow_server_only_takes_longer(
+    proxy: FaultProxy, behind: OperatorProcess, namespace: str, node: SimulatedNode, rest: Rest
+) -> None:
+    slow = proxy.inject(Delay(0.3))
+    demo = RunView(rest, namespace, run("demo", SMALL))
+    [learner] = node.ready(namespace, demo.learner_pods, seconds=60)
+    node.ready(namespace, demo.sampler_pods, seconds=60)
+    demo.report(iteration=3, phase="done")
+    node.finish(learner)
+    status = demo.until_phase("Complete", seconds=60)
+    assert (status["attempt"], status["restarts"]) == (1, 0)
+    assert proxy.count("create", "jobs") == 1
+    assert slow.hits > 20
+    assert behind.metric("empg_operator_reconcile_total", result="bug") == 0
 
 
 def test_a_lost_answer_does_not_make_a_second_job(
