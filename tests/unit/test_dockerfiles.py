@@ -54,6 +54,27 @@ def test_an_image_runs_its_program_without_root(image: str) -> None:
 
 
 @pytest.mark.parametrize("image", IMAGES)
+def test_requirements_are_installed_before_any_code_is_copied(image: str) -> None:
+    """An edit of the code leaves the layers of the requirements, which are gigabytes, as they are."""
+    last_stage = instructions(image)[max(at for at, (name, _) in enumerate(instructions(image)) if name == "FROM") :]
+    given = [(at, name, text) for at, (name, text) in enumerate(last_stage)]
+    required = [
+        text.split()[0] for _, name, text in given if name == "COPY" and text.startswith("docker/requirements/")
+    ]
+    code = [at for at, name, text in given if name == "COPY" and not text.startswith("docker/requirements/")]
+    installs = {
+        f"docker/requirements/{file}": at
+        for at, name, text in given
+        if name == "RUN"
+        for file in re.findall(r"-r /opt/empg/requirements/(\S+)", text)
+    }
+    assert required
+    assert list(installs) == required
+    assert any("--from=code" in last_stage[at][1] for at in code)
+    assert max(at for at, name, _ in given if name == "RUN") < min(code)
+
+
+@pytest.mark.parametrize("image", IMAGES)
 def test_bases_are_pinned_and_can_be_replaced(image: str) -> None:
     given = instructions(image)
     assert given[0][0] == "ARG"
