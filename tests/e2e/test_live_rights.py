@@ -86,7 +86,7 @@ def test_a_sampler_has_no_token(run: AppliedRun) -> None:
 
 
 def test_another_run_starts_from_what_a_deleted_one_left(run: AppliedRun) -> None:
-    directory = run.directory()
+    storage = run.status()["storage"]
     run.kubectl("delete", "empgrun", "parent", "--timeout=60s")
     until(lambda: not run.pods("learner") and not run.pods("sampler"), "end of the pods", 60)
     kept = run.kubectl("get", "pvc", "parent-data", "-o", "jsonpath={.status.phase}")
@@ -97,6 +97,7 @@ def test_another_run_starts_from_what_a_deleted_one_left(run: AppliedRun) -> Non
     del child["spec"]["model"]["name"]
     forked = AppliedRun(run.cluster, run.namespace, child)
     forked.wait("Complete", seconds=int(START_SECONDS) + 60)
+    directory = run.cluster.volume(run.namespace, storage["claimName"]) / storage["path"]
     newest = max(path.parent for path in directory.glob("policy/*/MANIFEST.json"))
     assert weights(forked.directory() / "policy/000000") == weights(newest)
     assert forked.policies()[-1] == 2
