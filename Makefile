@@ -49,7 +49,8 @@ test: lint
 	-$(BIN)/python hack/tools.py build
 	$(BIN)/python -m pytest -n 2 tests/unit
 	@echo "Tests of many processes are tried twice: on a busy machine a wait may run out."
-	$(BIN)/python -m pytest --reruns 1 -rR --durations=20 -n 2 --dist loadfile --no-loadscope-reorder tests/integration tests/cluster
+	$(BIN)/python -m pytest --reruns 1 -rR --durations=20 tests/integration
+	$(BIN)/python -m pytest --reruns 1 -rR --durations=20 -n 2 --dist loadfile tests/cluster
 
 # Renew the pins, without registry addresses, after an edit of the dependencies.
 COMPILE := $(BIN)/uv pip compile -q --no-header --no-annotate --no-emit-index-url --no-emit-find-links --python-version 3.11
