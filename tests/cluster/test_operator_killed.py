@@ -6,6 +6,7 @@ import random
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,6 @@ from operator_process import OperatorProcess
 from run_documents import run
 from run_view import RunView
 from simulated_node import SimulatedNode
-from waiting import eventually
 
 from hack.controlplane.access import Access
 from hack.rest import Rest
@@ -51,13 +51,6 @@ def crash(demo: RunView, namespace: str, node: SimulatedNode) -> None:
     node.finish(learner, exit_code=1)
 
 
-def assert_one_attempt(demo: RunView, restarts: int) -> None:
-    """Neither attempts nor restarts were lost or counted twice."""
-    status = demo.status()
-    assert (status["attempt"], status["restarts"]) == (1, restarts)
-    assert [name for kind, name in demo.children() if kind == "Job"] == ["demo-learner-1"]
-
-
 def lives_that_end_in_each_request(proxy: FaultProxy, operator: OperatorProcess) -> int:
     """Start it again and again; life n ends in its request n, until one has no more to ask. How many ended so.
 
@@ -80,20 +73,69 @@ def lives_that_end_in_each_request(proxy: FaultProxy, operator: OperatorProcess)
         ended += 1
 
 
-@pytest.mark.parametrize("crashed", [False, True], ids=["new", "crashed"])
+@dataclass(frozen=True)
+class Moment:
+    """Something that happens to a run while no operator is there, and what is to come of it."""
+
+    before: Callable[[RunView, str, SimulatedNode], None] | None
+    """What comes before it, with an operator; None: the run is new."""
+    happens: Callable[[RunView, str, SimulatedNode], None]
+    phase: str
+    attempt: int
+    restarts: int
+    pods: tuple[int, int]
+    """Pods of learner and samplers that run in the end."""
+
+
+def works(demo: RunView, namespace: str, node: SimulatedNode) -> None:
+    node.ready(namespace, demo.learner_pods)
+    node.ready(namespace, demo.sampler_pods)
+
+
+def is_suspended(demo: RunView, namespace: str, node: SimulatedNode) -> None:
+    works(demo, namespace, node)
+    demo.change({"suspend": True})
+    demo.until_phase("Suspended")
+
+
+def finish(demo: RunView, namespace: str, node: SimulatedNode) -> None:
+    [learner] = node.ready(namespace, demo.learner_pods)
+    demo.report(iteration=100, attempt=1, phase="done")
+    node.finish(learner)
+
+
+MOMENTS = {
+    "new": Moment(None, lambda *_: None, "Starting", attempt=1, restarts=0, pods=(1, 1)),
+    "crashed": Moment(works, crash, "Restarting", attempt=1, restarts=1, pods=(0, 1)),
+    "suspended": Moment(
+        works, lambda demo, *_: demo.change({"suspend": True}), "Suspended", attempt=1, restarts=0, pods=(0, 0)
+    ),
+    "resumed": Moment(
+        is_suspended, lambda demo, *_: demo.change({"suspend": False}), "Starting", attempt=2, restarts=0, pods=(1, 1)
+    ),
+    "done": Moment(works, finish, "Complete", attempt=1, restarts=0, pods=(0, 0)),
+}
+
+
+@pytest.mark.parametrize("name", list(MOMENTS))
 def test_it_may_be_killed_in_any_request(
-    proxy: FaultProxy, mortal: OperatorProcess, namespace: str, node: SimulatedNode, demo: RunView, crashed: bool
+    proxy: FaultProxy, mortal: OperatorProcess, namespace: str, node: SimulatedNode, demo: RunView, name: str
 ) -> None:
-    """Reads and watches too, of a run that is to be set up, and of one whose learner has crashed."""
-    if crashed:
+    """Reads and watches too, at each turn of a run's life."""
+    moment = MOMENTS[name]
+    if moment.before is not None:
         mortal.start()
-        crash(demo, namespace, node)
+        moment.before(demo, namespace, node)
         mortal.kill()
+    moment.happens(demo, namespace, node)
     ended = lives_that_end_in_each_request(proxy, mortal)
     assert ended > len(demo.children())
-    node.ready(namespace, demo.sampler_pods, count=0 if crashed else 1)
-    eventually(lambda: demo.status()["restarts"] == crashed, "count of the restarts")
-    assert_one_attempt(demo, restarts=crashed)
+    for selector, count in zip((demo.learner_pods, demo.sampler_pods), moment.pods, strict=True):
+        node.ready(namespace, selector, count=count)
+    status = demo.until_phase(moment.phase)
+    assert (status["attempt"], status["restarts"]) == (moment.attempt, moment.restarts)
+    jobs = {job for kind, job in demo.children() if kind == "Job"}
+    assert jobs <= {f"demo-learner-{attempt + 1}" for attempt in range(moment.attempt)}
     assert mortal.metric("empg_operator_reconcile_total", result="bug") == 0
 
 
@@ -121,6 +163,7 @@ def test_it_may_be_killed_after_any_write(
     crash(demo, namespace, node)
     live(lambda: demo.status()["restarts"], seconds=60)
     time.sleep(CALM_SECONDS)
-    assert_one_attempt(demo, restarts=1)
-    assert demo.status()["judgedAttempt"] == 1
+    status = demo.status()
+    assert (status["attempt"], status["restarts"], status["judgedAttempt"]) == (1, 1, 1)
+    assert [name for kind, name in demo.children() if kind == "Job"] == ["demo-learner-1"]
     assert proxy.count("create", "jobs") == 1
