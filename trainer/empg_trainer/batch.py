@@ -19,6 +19,10 @@ SHARES_PER_RANK = 8
 LEAST_SAVED = 0.1
 """Share of the tokens of a prompt's answers that must be saved, or each keeps its own prompt: to unroll costs too."""
 
+UNROLLED_PER_TOKEN = 2
+"""Unrolled tokens that take as much memory as one that is there for itself: attention keeps a few numbers of each, of
+which a layer has some ten times as many."""
+
 Bundle = Sequence[int]
 """Indices of answers to the same prompt."""
 
@@ -98,25 +102,31 @@ def share_prompts(rows: Sequence[Answered], chosen: Sequence[int], world: int, b
 
 def _bundles(rows: Sequence[Answered], group: Bundle, budget: int) -> list[Bundle]:
     """Answers to one prompt as bundles."""
-    alone = sum(bundle_length(rows, [index]) for index in group)
-    if alone - bundle_length(rows, group) < LEAST_SAVED * alone:
+    prompt = len(rows[group[0]].prompt_ids)
+    if (len(group) - 1) * prompt < LEAST_SAVED * sum(bundle_length(rows, [index]) for index in group):
         return [[index] for index in group]
     bundles: list[list[int]] = []
-    room = 0
+    answers = 0
     for index in group:
-        tokens = len(rows[index].response_ids) - 1
-        if bundles and tokens <= room:
+        more = len(rows[index].response_ids) - 1
+        if bundles and _length(prompt, len(bundles[-1]) + 1, answers + more) <= budget:
             bundles[-1].append(index)
+            answers += more
         else:
             bundles.append([index])
-            room = budget - len(rows[index].prompt_ids)
-        room -= tokens
+            answers = more
     return list(bundles)
 
 
 def bundle_length(rows: Sequence[Answered], bundle: Bundle) -> int:
-    """Tokens that a bundle takes in a pack."""
-    return len(rows[bundle[0]].prompt_ids) + sum(len(rows[index].response_ids) - 1 for index in bundle)
+    """Tokens that a bundle counts as in a pack: those that it has, or more where unrolling makes very many of them."""
+    answers = sum(len(rows[index].response_ids) - 1 for index in bundle)
+    return _length(len(rows[bundle[0]].prompt_ids), len(bundle), answers)
+
+
+def _length(prompt: int, count: int, answers: int) -> int:
+    """The same, of ``count`` answers of so many tokens in all."""
+    return max(prompt + answers, -(-(count * prompt + answers) // UNROLLED_PER_TOKEN))
 
 
 def collate(rows: Sequence[Answered], bundles: Sequence[Bundle]) -> MicroBatch:
