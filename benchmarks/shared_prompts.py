@@ -42,14 +42,14 @@ class Problem(NamedTuple):
     response_ids: tuple[int, ...]
 
 
-def small_model() -> Policy:
-    """Some 5 million parameters."""
+def small_model(layers: int) -> Policy:
+    """Some million parameters."""
     torch.manual_seed(0)
     config = Qwen2Config(
         vocab_size=2048,
         hidden_size=256,
         intermediate_size=704,
-        num_hidden_layers=4,
+        num_hidden_layers=layers,
         num_attention_heads=8,
         num_key_value_heads=2,
     )
@@ -77,11 +77,12 @@ def once(policy: Policy, rows: Sequence[Problem], bundles: Sequence[Bundle]) -> 
 def main() -> None:
     """Print a table."""
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    arguments.add_argument("--quick", action="store_true", help="one round, for a look whether it works")
-    rounds = 1 if arguments.parse_args().quick else 7
+    arguments.add_argument("--quick", action="store_true", help="one round and one layer, for a look whether it works")
+    quick = arguments.parse_args().quick
+    rounds = 1 if quick else 7
     print(describe())
     print(f"{'milliseconds':28}{'own prompts':>14}{'shared':>14}{'ratio':>14}")
-    policy = small_model()
+    policy = small_model(layers=1 if quick else 4)
     for name, shape in SHAPES.items():
         rows = problems(*shape)
         own = [[index] for index in range(len(rows))]
