@@ -24,11 +24,10 @@ def running(pid: int) -> bool:
     return state is not None and not state.startswith("Z")
 
 
-def peak_rss_mib(pid: int) -> int:
-    """Most physical memory that a process has had, in MiB."""
+def peak_rss_mib(pid: int) -> int | None:
+    """Most physical memory that a process has had, in MiB; None when it is gone, or about to."""
     peak = status(pid, "VmHWM")
-    assert peak is not None, f"process {pid} is gone"
-    return int(peak.split()[0]) >> 10
+    return None if peak is None else int(peak.split()[0]) >> 10
 
 
 def status(pid: int, key: str) -> str | None:

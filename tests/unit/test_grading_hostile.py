@@ -96,8 +96,7 @@ def test_memory_of_a_worker_is_bounded() -> None:
         peak = 0
         pool.submit("hoards", r"\boxed{(2^{10^{8}})!}", "5")
         while not (grades := pool.poll(0.02)):
-            if worker in workers(os.getpid()):
-                peak = max(peak, peak_rss_mib(worker))
+            peak = max(peak, peak_rss_mib(worker) or 0)
         [(_, grade)] = grades
         assert (grade.verdict, grade.detail) == (Verdict.TIMEOUT, "memory")
         assert 0 < peak <= spec.memory_mib
