@@ -47,8 +47,8 @@ tools: setup
 # Where the programs can't be built, the tests that need them are skipped; with CI=true they fail.
 test: lint
 	-$(BIN)/python hack/tools.py build
-	$(BIN)/python -m pytest -n 2 tests/unit
-	@echo "Tests of many processes are tried twice: on a busy machine a wait may run out."
+	@echo "What fails is tried once more, and told: on a busy machine a wait for other processes may run out."
+	$(BIN)/python -m pytest --reruns 1 -rR -n 2 tests/unit
 	$(BIN)/python -m pytest --reruns 1 -rR --durations=20 tests/integration
 	$(BIN)/python -m pytest --reruns 1 -rR --durations=20 -n 2 --dist loadfile tests/cluster
 
