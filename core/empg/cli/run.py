@@ -92,7 +92,7 @@ def conclude(watch: Watch, root: Path, name: str) -> None:
         path = root / "curves.png"
         try:
             draw(watch.rows, watch.accuracies, name, path)
-        except Exception as error:  # noqa: BLE001 - the run is complete, whatever becomes of a picture of it
+        except OSError as error:  # the run is complete, whatever becomes of a picture of it
             print(f"curves: {path} could not be saved: {error}")
         else:
             print(f"curves: {path}")
