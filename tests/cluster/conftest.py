@@ -12,6 +12,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
+from fault_proxy import FaultProxy
 from operator_process import OperatorProcess
 from simulated_node import SimulatedNode
 from stage import Stage
@@ -134,3 +135,18 @@ def _serves(control_plane: Access, resource: str) -> bool:
     except CommandError:
         return False
     return True
+
+
+@pytest.fixture
+def proxy(empgruns: Access, tmp_path: Path) -> Iterator[FaultProxy]:
+    """What stands before the API server, and lets requests fail as a test wishes."""
+    with FaultProxy(empgruns.kubeconfig, tmp_path) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def mortal(proxy: FaultProxy, namespace: str, tmp_path: Path) -> Iterator[OperatorProcess]:
+    """The operator, which reaches the API server through the proxy alone; not started."""
+    process = OperatorProcess(proxy.kubeconfig, tmp_path / "operator.log", f"--namespaces={namespace}")
+    with closing(process):
+        yield process

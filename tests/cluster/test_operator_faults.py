@@ -5,8 +5,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
-from pathlib import Path
+from contextlib import contextmanager
 
 import pytest
 from fault_proxy import FaultProxy
@@ -29,18 +28,21 @@ def rest(empgruns: Access) -> Rest:
 
 
 @pytest.fixture
-def proxy(empgruns: Access, tmp_path: Path) -> Iterator[FaultProxy]:
-    with FaultProxy(empgruns.kubeconfig, tmp_path) as proxy:
-        yield proxy
-
-
-@pytest.fixture
-def behind(proxy: FaultProxy, namespace: str, tmp_path: Path) -> Iterator[OperatorProcess]:
+def behind(mortal: OperatorProcess) -> OperatorProcess:
     """The operator, which reaches the API server through the proxy alone."""
-    process = OperatorProcess(proxy.kubeconfig, tmp_path / "operator.log", f"--namespaces={namespace}")
-    with closing(process):
-        process.start()
-        yield process
+    mortal.start()
+    return mortal
+
+
+def assert_completes(demo: RunView, namespace: str, node: SimulatedNode, operator: OperatorProcess) -> None:
+    """It trains to its end in one attempt."""
+    [learner] = node.ready(namespace, demo.learner_pods, seconds=60)
+    node.ready(namespace, demo.sampler_pods, seconds=60)
+    demo.report(iteration=3, phase="done")
+    node.finish(learner)
+    status = demo.until_phase("Complete", seconds=60)
+    assert (status["attempt"], status["restarts"]) == (1, 0)
+    assert operator.metric("empg_operator_reconcile_total", result="bug") == 0
 
 
 @contextmanager
@@ -146,15 +148,9 @@ def test_a_slow_server_only_takes_longer(
 ) -> None:
     slow = proxy.inject(Delay(0.3))
     demo = RunView(rest, namespace, run("demo", SMALL))
-    [learner] = node.ready(namespace, demo.learner_pods, seconds=60)
-    node.ready(namespace, demo.sampler_pods, seconds=60)
-    demo.report(iteration=3, phase="done")
-    node.finish(learner)
-    status = demo.until_phase("Complete", seconds=60)
-    assert (status["attempt"], status["restarts"]) == (1, 0)
+    assert_completes(demo, namespace, node, behind)
     assert proxy.count("create", "jobs") == 1
     assert slow.hits > 20
-    assert behind.metric("empg_operator_reconcile_total", result="bug") == 0
 
 
 def test_a_lost_answer_does_not_make_a_second_job(
@@ -180,10 +176,4 @@ def test_a_storm_of_failures_passes(
         proxy.inject(fault, times=chance.randrange(1, 3))  # type: ignore[arg-type]
         time.sleep(0.1)
     proxy.heal()
-    [learner] = node.ready(namespace, demo.learner_pods, seconds=60)
-    node.ready(namespace, demo.sampler_pods, seconds=60)
-    demo.report(iteration=3, phase="done")
-    node.finish(learner)
-    status = demo.until_phase("Complete", seconds=60)
-    assert (status["attempt"], status["restarts"]) == (1, 0)
-    assert behind.metric("empg_operator_reconcile_total", result="bug") == 0
+    assert_completes(demo, namespace, node, behind)

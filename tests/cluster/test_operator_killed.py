@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Iterator
-from contextlib import closing
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 from fault_proxy import FaultProxy
@@ -24,20 +22,6 @@ HELD_SECONDS = 600.0
 """Longer than anything here lasts."""
 CALM_SECONDS = 2.0
 SPEC = {"sampler.accelerator": "", "restarts": {"backoffSeconds": 300}}
-
-
-@pytest.fixture
-def proxy(empgruns: Access, tmp_path: Path) -> Iterator[FaultProxy]:
-    with FaultProxy(empgruns.kubeconfig, tmp_path) as proxy:
-        yield proxy
-
-
-@pytest.fixture
-def mortal(proxy: FaultProxy, namespace: str, tmp_path: Path) -> Iterator[OperatorProcess]:
-    """The operator, which reaches the API server through the proxy alone; not started."""
-    process = OperatorProcess(proxy.kubeconfig, tmp_path / "operator.log", f"--namespaces={namespace}")
-    with closing(process):
-        yield process
 
 
 @pytest.fixture
