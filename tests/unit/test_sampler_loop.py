@@ -1,4 +1,4 @@
-"""What the sampler's loop makes of answers that end with an error. The engine is scripted, all else is real."""
+"""What the sampler's loop makes of answers that end late or with an error. The engine is scripted, all else is real."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from prometheus_client import REGISTRY
 from rundir_samples import a_plan, new_run
 
 from empg.exit_codes import RETRY
@@ -33,9 +34,10 @@ from empg_sampler.work import TRIES, Answer
 
 @dataclass
 class ScriptedEngine:
-    """Answers everything in one step, rightly, but for what the script lets fail."""
+    """Answers everything in one step, rightly, but for what the script lets fail or take longer."""
 
-    fails: Callable[[Answer], bool]
+    fails: Callable[[Answer], bool] = lambda answer: False
+    lasts: Callable[[Answer], bool] = lambda answer: False
     version: int = 2
     model_length: int = 64
     asked: list[tuple[Answer, int]] = field(default_factory=list)
@@ -51,7 +53,9 @@ class ScriptedEngine:
         self.queue[request_id] = prompt_ids
 
     def step(self) -> list[Completion]:
-        done, self.queue = self.queue, {}
+        done = {name: ids for name, ids in self.queue.items() if not self.lasts(Answer.parse(name))}
+        for name in done:
+            del self.queue[name]
         return [self.complete(request_id, prompt_ids) for request_id, prompt_ids in done.items()]
 
     def complete(self, request_id: str, prompt_ids: tuple[int, ...]) -> Completion:
@@ -75,8 +79,10 @@ def graders() -> Iterator[Graders]:
         yield graders
 
 
-def sampled(store: PosixStore, graders: Graders, engine: ScriptedEngine, plan: Plan) -> UnitStatus:
-    """What became of the only unit of a plan."""
+def sampled(
+    store: PosixStore, graders: Graders, engine: ScriptedEngine, plan: Plan, max_sequences: int = 16
+) -> list[UnitStatus]:
+    """What became of the units of a plan."""
     create_plan(store, plan)
     stop, ended = threading.Event(), list[int]()
     pulse = Pulse(store, "a", "a1")
@@ -89,7 +95,7 @@ def sampled(store: PosixStore, graders: Graders, engine: ScriptedEngine, plan: P
             surveyor=Surveyor(store, "a", 60.0),
             id="a",
             incarnation="a1",
-            max_sequences=16,
+            max_sequences=max_sequences,
             deterministic=False,
             rest=Rest(store, pulse, shared=False),
             pinned=True,
@@ -101,20 +107,24 @@ def sampled(store: PosixStore, graders: Graders, engine: ScriptedEngine, plan: P
         thread = threading.Thread(target=lambda: ended.append(sampler.run()))
         thread.start()
         liveness, deadline = Liveness(60), time.monotonic() + 60
-        while (status := survey(store, [plan], liveness)[plan.units[0].name]).state not in ("committed", "void"):
-            assert time.monotonic() < deadline, status
-            assert thread.is_alive()
-            time.sleep(0.02)
-        stop.set()
-        thread.join()
+        try:
+            found = survey(store, [plan], liveness)
+            while any(unit.state not in ("committed", "void") for unit in found.values()):
+                assert time.monotonic() < deadline, found
+                assert thread.is_alive()
+                time.sleep(0.02)
+                found = survey(store, [plan], liveness)
+        finally:
+            stop.set()
+            thread.join()
     assert ended == [RETRY]
-    return status
+    return list(found.values())
 
 
 def test_an_answer_that_ends_with_an_error_is_asked_for_again(store: PosixStore, graders: Graders) -> None:
     plan = a_plan(1)
     engine = ScriptedEngine(lambda answer: (answer.prompt, answer.sample) == (1, 0) and answer.tried < TRIES - 1)
-    status = sampled(store, graders, engine, plan)
+    [status] = sampled(store, graders, engine, plan)
     assert (status.state, status.attempt, status.failures) == ("committed", 0, 0)
     tries = Counter((answer.prompt, answer.sample) for answer, _ in engine.asked)
     assert tries == {(0, 0): 1, (0, 1): 1, (1, 0): TRIES, (1, 1): 1}
@@ -126,7 +136,7 @@ def test_an_answer_that_ends_with_an_error_is_asked_for_again(store: PosixStore,
 def test_a_unit_with_an_answer_that_never_comes_fails_and_gives_no_reward(store: PosixStore, graders: Graders) -> None:
     plan = a_plan(1, attempts=2)
     engine = ScriptedEngine(lambda answer: (answer.prompt, answer.sample) == (1, 0))
-    status = sampled(store, graders, engine, plan)
+    [status] = sampled(store, graders, engine, plan)
     assert (status.state, status.failures) == ("void", 2)
     tries = Counter(answer.attempt for answer, _ in engine.asked if (answer.prompt, answer.sample) == (1, 0))
     assert tries == {0: TRIES, 1: TRIES}
@@ -134,3 +144,31 @@ def test_a_unit_with_an_answer_that_never_comes_fails_and_gives_no_reward(store:
     claims = [store.get(key).decode() for key in store.list("rollout/000003/claims")]
     assert len(claims) == 2
     assert all(f"an answer ended with 'error' {TRIES} times" in claim for claim in claims)
+
+
+def test_answers_are_graded_while_others_of_their_unit_are_generated(store: PosixStore, graders: Graders) -> None:
+    def graded() -> float:
+        return REGISTRY.get_sample_value("empg_sampler_answers_total", {"verdict": "correct"}) or 0.0
+
+    before = graded()
+    engine = ScriptedEngine(lasts=lambda answer: (answer.prompt, answer.sample) == (1, 1) and graded() < before + 3)
+    [status] = sampled(store, graders, engine, a_plan(1))
+    assert (status.state, graded()) == ("committed", before + 4)
+
+
+def test_a_unit_is_begun_as_soon_as_the_engine_has_room(store: PosixStore, graders: Graders) -> None:
+    """One answer of the first unit lasts until the last unit is asked for, for which there was no room at first."""
+    plan = a_plan(3)
+    first: list[Answer] = []
+    third: list[int] = []
+
+    def lasts(answer: Answer) -> bool:
+        first[:] = first or [answer]
+        if len({asked.unit for asked, _ in engine.asked}) == 3:
+            return False
+        third.append(engine.running)
+        return answer == first[0]
+
+    engine = ScriptedEngine(lasts=lasts)
+    assert [unit.state for unit in sampled(store, graders, engine, plan, max_sequences=5)] == ["committed"] * 3
+    assert max(third) == 8
