@@ -14,8 +14,9 @@ from empg.rundir.identity import Identity, prepare
 from empg.rundir.owner import LearnerOwner
 from empg.store.posix import PosixStore
 from empg_trainer.attention import PACKED
-from empg_trainer.deepspeed_engine import DTYPES, Engine
+from empg_trainer.deepspeed_engine import DTYPES, Engine, holding
 from empg_trainer.distributed import initialise
+from empg_trainer.partition import partition
 from empg_trainer.state import MOMENTS, full_moment, full_weight, load_weights, restore, snapshot
 
 pytestmark = pytest.mark.slow
@@ -31,9 +32,11 @@ CASES = [
 def engine(stage, precision, offload, store=None):
     """A new engine, or one that goes on from the state before iteration 2."""
     model = tiny_model(attn_implementation=PACKED).to(DTYPES[precision])
+    learner = LearnerSpec(zero_stage=stage, precision=precision, offload=offload)
+    if stage == 3:
+        partition(model, holding(learner))
     if store:
         load_weights(model, store, 2)
-    learner = LearnerSpec(zero_stage=stage, precision=precision, offload=offload)
     made = Engine(model, learner, OptimizerSpec(), torch.device("cpu"))
     if store:
         restore(made, store, 2)

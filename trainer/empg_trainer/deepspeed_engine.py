@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 
 from empg.api.learner import LearnerSpec
 from empg.api.optimizer import OptimizerSpec
+from empg_trainer.partition import whole_shape
 from empg_trainer.policy import Policy
 from empg_trainer.stop import Diverged
 
@@ -42,27 +43,34 @@ class ClippingAdamW(torch.optim.AdamW):
         super().step(closure)
 
 
-def configuration(learner: LearnerSpec, optimizer: OptimizerSpec) -> dict[str, Any]:
-    """DeepSpeed's configuration. Accumulation is ours: any number of ``backward`` calls, then one ``step``."""
-    stage = learner.zero_stage
-    zero: dict[str, Any] = {"stage": stage, "overlap_comm": False}
-    if learner.offload != "none":
-        zero["offload_optimizer"] = {"device": "cpu", "pin_memory": torch.cuda.is_available()}
+def holding(learner: LearnerSpec) -> dict[str, Any]:
+    """The part of DeepSpeed's configuration that says how parameters are held: all there is for a model at rest."""
+    zero: dict[str, Any] = {"stage": learner.zero_stage}
     if learner.offload == "optimizer-and-parameters":
         zero["offload_param"] = {"device": "cpu", "pin_memory": torch.cuda.is_available()}
-    config: dict[str, Any] = {
+    return {
         "train_micro_batch_size_per_gpu": 1,
-        "gradient_accumulation_steps": 1,
-        "managed_gradient_accumulation": False,
-        # Absent means 1.0 to DeepSpeed, so it is always there; stage 0 clips in ClippingAdamW.
-        "gradient_clipping": optimizer.gradient_clip if stage else 0.0,
         "zero_optimization": zero,
-        "zero_allow_untested_optimizer": True,
-        # torch's AdamW steps offloaded partitions too; DeepSpeed's own would have to be compiled on the machine.
-        "zero_force_ds_cpu_optimizer": False,
         "bf16": {"enabled": learner.precision == "bfloat16"},
         "steps_per_print": None,
     }
+
+
+def configuration(learner: LearnerSpec, optimizer: OptimizerSpec) -> dict[str, Any]:
+    """DeepSpeed's configuration. Accumulation is ours: any number of ``backward`` calls, then one ``step``."""
+    config = holding(learner) | {
+        "gradient_accumulation_steps": 1,
+        "managed_gradient_accumulation": False,
+        # Absent means 1.0 to DeepSpeed, so it is always there; stage 0 clips in ClippingAdamW.
+        "gradient_clipping": optimizer.gradient_clip if learner.zero_stage else 0.0,
+        "zero_allow_untested_optimizer": True,
+        # torch's AdamW steps offloaded partitions too; DeepSpeed's own would have to be compiled on the machine.
+        "zero_force_ds_cpu_optimizer": False,
+    }
+    zero = config["zero_optimization"]
+    zero["overlap_comm"] = False
+    if learner.offload != "none":
+        zero["offload_optimizer"] = {"device": "cpu", "pin_memory": torch.cuda.is_available()}
     if learner.precision == "bfloat16":
         # Sums over micro-batches and ranks would otherwise be rounded to 8 bits each time.
         config["data_types"] = {"grad_accum_dtype": "fp32"}
@@ -88,7 +96,7 @@ class Engine:
         self.stage = learner.zero_stage
         self.world = torch.distributed.get_world_size()
         self.parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
-        self.shapes = {name: p.shape for name, p in self.parameters.items()}
+        self.shapes = {name: whole_shape(p) for name, p in self.parameters.items()}
         policy = Policy(model, learner.logprob_chunk_tokens)
         if learner.activation_checkpointing:
             model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})

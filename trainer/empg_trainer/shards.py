@@ -37,10 +37,14 @@ def encode(tensors: Mapping[str, Tensor]) -> bytes:
 
 
 def read_tensors(store: Store, prefix: str, manifest: Manifest, stem: str) -> Iterator[tuple[str, Tensor]]:
-    """All tensors of the files of a group whose names begin with ``stem``, verified, one file in memory at a time."""
+    """All tensors of the files of a group whose names begin with ``stem``, verified, one file in memory at a time.
+
+    They come in the same order on every rank; safetensors' own differs from process to process.
+    """
     for name in sorted(manifest.files):
         if name.startswith(stem) and name.endswith(".safetensors"):
-            yield from safetensors.torch.load(read_file(store, prefix, manifest, name)).items()
+            tensors = safetensors.torch.load(read_file(store, prefix, manifest, name))
+            yield from sorted(tensors.items(), key=lambda item: item[0])
 
 
 def bytes_of(shape: torch.Size, dtype: torch.dtype) -> int:

@@ -17,6 +17,7 @@ from empg.rundir import keys
 from empg.rundir.group import CorruptGroup, Manifest, read_manifest
 from empg.store.base import Store
 from empg_trainer.deepspeed_engine import Engine
+from empg_trainer.partition import whole, whole_shape
 from empg_trainer.shards import bytes_of, divide, encode, read_tensors
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
@@ -87,7 +88,8 @@ def read_state(store: Store, iteration: int) -> Manifest:
 
 
 def load_weights(model: PreTrainedModel, store: Store, iteration: int) -> None:
-    """Put a state's weights into a model that no engine has taken over yet.
+    """Put a state's weights into a model that no engine has taken over yet. A collective operation where it is
+    partitioned.
 
     ZeRO copies a model's weights when it starts, and a master weight set later does not reach that copy.
     """
@@ -96,9 +98,10 @@ def load_weights(model: PreTrainedModel, store: Store, iteration: int) -> None:
     found = set()
     with torch.no_grad():
         for name, tensor in read_tensors(store, prefix, read_state(store, iteration), "weight-"):
-            if name not in parameters or parameters[name].shape != tensor.shape:
+            if name not in parameters or whole_shape(parameters[name]) != tensor.shape:
                 raise CorruptGroup(prefix, f"holds {name} {tuple(tensor.shape)}, which the model does not have")
-            parameters[name].copy_(tensor)
+            with whole(parameters[name]):
+                parameters[name].copy_(tensor)
             found.add(name)
     if lacking := sorted(parameters.keys() - found):
         raise CorruptGroup(prefix, f"lacks {len(lacking)} parameters, as {lacking[0]}")

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from transformers import PreTrainedModel
 
 from empg.api.run import RunSpec
 from empg.rundir import keys
@@ -17,11 +18,12 @@ from empg.rundir.owner import LearnerOwner
 from empg.store.base import Store
 from empg.trajectory import Trajectory
 from empg_trainer.background import in_background
-from empg_trainer.deepspeed_engine import DTYPES, Engine
+from empg_trainer.deepspeed_engine import DTYPES, Engine, holding
 from empg_trainer.every_rank import Origin
 from empg_trainer.models import load_policy
-from empg_trainer.policy import Policy
+from empg_trainer.partition import partition
 from empg_trainer.publish import differs, policy_files, read_assets, trained_weights
+from empg_trainer.reference import Reference
 from empg_trainer.schedule import learning_rate
 from empg_trainer.state import load_weights, restore, snapshot
 from empg_trainer.step import MStep, Sampled, StepResult
@@ -53,9 +55,7 @@ class Trainer:
         self._shares_device = shares_device
         self._learner = spec.learner
         self._model_spec = spec.model
-        _await(store, keys.policy_prefix(policy))
-        precision = DTYPES[spec.learner.precision]
-        model = load_policy(store, policy, precision, spec.model.trust_remote_code)
+        model = self._load(policy)
         if state is not None:
             _await(store, keys.state_prefix(state))
             load_weights(model, store, state)
@@ -63,7 +63,7 @@ class Trainer:
         if state is not None:
             restore(self.engine, store, state)
         self._assets = read_assets(store, policy) if owner else {}
-        self._reference: Policy | None = None
+        self._reference: Reference | None = None
         self._write: Callable[[], object] | None = None
         self._saving: Future[object] | None = None
 
@@ -126,15 +126,20 @@ class Trainer:
         if self._shares_device and self.engine.device.type == "cuda":
             torch.cuda.empty_cache()
 
+    def _load(self, version: int) -> PreTrainedModel:
+        """A published policy, of which at ZeRO 3 each rank has its share."""
+        _await(self._store, keys.policy_prefix(version))
+        precision = DTYPES[self._learner.precision]
+        model = load_policy(self._store, version, precision, self._model_spec.trust_remote_code)
+        if self._learner.zero_stage == 3:
+            partition(model, holding(self._learner))
+        return model
+
     def _reference_forward(self, **inputs: Any) -> tuple[Tensor, Tensor]:
         """Forward pass of policy 0, which is loaded when it is first needed and then stays on the device."""
         if self._reference is None:
-            precision = DTYPES[self._learner.precision]
-            model = load_policy(self._store, 0, precision, self._model_spec.trust_remote_code)
-            reference = Policy(model, self._learner.logprob_chunk_tokens).eval().requires_grad_(False)
-            self._reference = reference.to(self.engine.device)
-        logprobs, entropy = self._reference(**inputs)
-        return logprobs, entropy
+            self._reference = Reference(self._load(0), self._learner, self.engine.device)
+        return self._reference.forward(**inputs)
 
 
 def _exhaust(files: Iterator[Any]) -> None:

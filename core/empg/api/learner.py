@@ -23,9 +23,8 @@ class LearnerSpec(Spec):
     logprob_chunk_tokens: int = field(1024, change="next-attempt", ge=1, le=1_000_000)
     """Rows of logits that exist at a time."""
     zero_stage: Literal[0, 1, 2, 3] = field(1, change="next-attempt")
-    """DeepSpeed ZeRO stage: 1 shards optimizer states, 2 gradients too, 3 parameters too. At every stage each rank
-    loads the whole model before it is partitioned, and keeps the reference model whole where the objective needs
-    one."""
+    """DeepSpeed ZeRO stage: 1 shards optimizer states, 2 gradients too, 3 parameters too, those of the reference model
+    with them. At stage 3 no rank ever has the whole model in memory, if `precision` is the model's `dtype`."""
     precision: Literal["bfloat16", "float32"] = field("bfloat16", change="next-attempt")
     """Number type of forward and backward; bfloat16 keeps float32 master weights."""
     activation_checkpointing: bool = field(False, change="next-attempt")
