@@ -13,7 +13,7 @@ from empg_operator.cache import Cache, RunKey
 from empg_operator.conditions import cut
 from empg_operator.decision import Event, Manifest, Observed, Place, Plan, Reference
 from empg_operator.events import Recorder
-from empg_operator.kinds import POD, POD_MONITOR, by_name
+from empg_operator.kinds import JOB, POD, POD_MONITOR, by_name
 from empg_operator.ownership import owner
 from empg_operator.queue import TryLaterError
 
@@ -143,7 +143,9 @@ class Actor:
         goes."""
         said = str(error)
         if isinstance(error, ApiError):
-            if not error.is_refusal or error.namespace_ends:
+            # A binding is not found where its role was refused.
+            role_lacks = error.code == ABSENT and manifest["kind"] == "RoleBinding"
+            if not (error.is_refusal or role_lacks) or error.namespace_ends:
                 raise error
             said = f"{cut(error.message, _QUOTED_CHARACTERS)}. Change the run, or the policy or quota that refuses it."
         text = f"{' '.join(_place(manifest))}: {said}"
@@ -163,7 +165,10 @@ class Actor:
             return
         found = await self._find(kind, name)
         if found and found["metadata"].get("labels", {}).get(names.RUN_LABEL) != self._key.name:
-            raise _NotOursError(f"it has lost its label {names.RUN_LABEL}. Delete it, or put the label back.")
+            if kind != JOB.name:
+                raise _NotOursError(f"it has lost its label {names.RUN_LABEL}. Delete it, or put the label back.")
+            # An attempt that is written down nowhere yet: without the label no pass would ever see it.
+            found = await self._api.apply(_relabelled(manifest, found))
         if found:
             self._cache.put(found)
 
@@ -186,6 +191,15 @@ class Actor:
 
 def _place(manifest: Manifest) -> Place:
     return manifest["kind"], manifest["metadata"]["name"]
+
+
+def _relabelled(wanted: Manifest, found: Manifest) -> Manifest:
+    """What gives the Job that was found, and no other of its name, the labels that it is known by; it may be of another
+    revision by now."""
+    about = wanted["metadata"]
+    labels = {name: value for name, value in about["labels"].items() if name != names.REVISION_LABEL}
+    same = {"name": about["name"], "namespace": about["namespace"], "uid": found["metadata"]["uid"]}
+    return {"apiVersion": wanted["apiVersion"], "kind": wanted["kind"], "metadata": {**same, "labels": labels}}
 
 
 def _is_denial(error: ApiError | _NotOursError) -> bool:

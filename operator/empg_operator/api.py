@@ -26,8 +26,9 @@ _LIST_SECONDS = 60.0
 ABSENT, CONFLICT = 404, 409
 _FORBIDDEN = 403
 _REFUSALS = (400, _FORBIDDEN, 422)
-_DENIED = re.compile(r'User "[^"]*" cannot ')
-"""How the API server words it; quotas and admission are told by the same code and reason."""
+_DENIED = re.compile(r'User "[^"]*" cannot |is attempting to grant RBAC permissions not currently held')
+"""How the API server words it, for a role too that would give more than we have; quotas and admission are told by the
+same code and reason."""
 _NAMESPACE_TERMINATING = "NamespaceTerminating"
 _JSON = "application/json"
 _APPLY = "application/apply-patch+yaml"

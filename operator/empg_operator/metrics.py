@@ -23,7 +23,8 @@ class Metrics:
         self.reconciles = Counter(
             f"{_PREFIX}_reconcile",
             "Passes over one run, by result: success, conflict (it had changed meanwhile), "
-            "refused (the API server does not take an object of the run), denied (the operator lacks a right), "
+            "refused (the API server does not take an object of the run, its status or another request), "
+            "denied (the operator lacks a right), "
             "unavailable (the API server could not be reached or was too busy), bug.",
             ["result"],
             registry=self.registry,

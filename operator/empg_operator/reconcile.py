@@ -197,5 +197,10 @@ def _refused(changed: Changed, due: float | None = None) -> TryLaterError:
 
 
 def _later(error: ApiError) -> TryLaterError:
-    result = "conflict" if error.code == CONFLICT else "denied" if error.is_refusal else "unavailable"
+    if error.code == CONFLICT:
+        result = "conflict"
+    elif error.is_denial:
+        result = "denied"
+    else:
+        result = "refused" if error.is_refusal else "unavailable"
     return TryLaterError(result, str(error), error.retry_after)

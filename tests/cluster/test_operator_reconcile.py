@@ -133,6 +133,15 @@ def test_a_status_of_another_run_of_the_name_is_not_written(on_bench: Any, demo:
     assert told == [], "events follow a status that was written"
 
 
+def test_a_status_that_is_refused_is_no_matter_of_rights(on_bench: Any) -> None:
+    async def work(bench: Bench) -> None:
+        with pytest.raises(TryLaterError, match="Unsupported value") as caught:
+            await bench.reconciler(lambda observed: Plan(status={"phase": "Dreaming"}))(bench.key)
+        assert caught.value.result == "refused"
+
+    on_bench(work)
+
+
 def test_a_pod_that_is_refused_is_planned_with_and_tried_again_later(on_bench: Any, empgruns: Access) -> None:
     seen: list[dict[str, str]] = []
 

@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from contextlib import closing
 from pathlib import Path
 
 import pytest
-from chart import render
+from chart import Object, render
 from operator_process import OperatorProcess
 from run_documents import run
 from run_view import RunView
 from simulated_node import SimulatedNode
+from waiting import eventually
 
 from hack.controlplane.access import Access
 from hack.rest import Rest
 
 RUN = {"sampler.accelerator": "", "ttlSecondsAfterFinished": 1}
+RIGHTS = [f"--show-only=templates/{part}.yaml" for part in ("rbac", "serviceaccount")]
+
+
+def as_list(objects: list[Object]) -> str:
+    return json.dumps({"apiVersion": "v1", "kind": "List", "items": objects})
+
+
+def apply(cluster: Access, namespace: str, objects: list[Object]) -> None:
+    cluster.kubectl("apply", "-n", namespace, "-f", "-", input=as_list(objects))
 
 
 @pytest.mark.parametrize("everywhere", [False, True], ids=["one namespace", "all namespaces"])
@@ -26,10 +37,8 @@ def test_a_run_is_looked_after_with_the_rights_of_the_chart(
     values = ["--set", f"fullnameOverride=empg-{namespace},leaderElection=true"]
     if not everywhere:
         values += ["--set", f"watchNamespaces={{{namespace}}}"]
-    parts = [f"--show-only=templates/{part}.yaml" for part in ("rbac", "serviceaccount")]
-    objects = render(empgruns, *values, *parts, namespace=namespace)
-    rights = json.dumps({"apiVersion": "v1", "kind": "List", "items": objects})
-    empgruns.kubectl("apply", "-n", namespace, "-f", "-", input=rights)
+    objects = render(empgruns, *values, *RIGHTS, namespace=namespace)
+    apply(empgruns, namespace, objects)
     account = empgruns.service_account(namespace, f"empg-{namespace}")
     flags = [
         "--leader-election",
@@ -61,4 +70,30 @@ def test_a_run_is_looked_after_with_the_rights_of_the_chart(
     # Namespaces of earlier tests may be on their way out.
     said = [line for line in operator.log.read_text().splitlines() if "is being terminated" not in line]
     assert [line for line in said if "orbidden" in line] == []
-    empgruns.kubectl("delete", "-n", namespace, "-f", "-", "--ignore-not-found", input=rights)
+    empgruns.kubectl("delete", "-n", namespace, "-f", "-", "--ignore-not-found", input=as_list(objects))
+
+
+def test_a_right_that_lacks_is_told_as_such_until_it_is_given(empgruns: Access, namespace: str, tmp_path: Path) -> None:
+    values = ["--set", f"fullnameOverride=empg-{namespace},watchNamespaces={{{namespace}}}"]
+    objects = render(empgruns, *values, *RIGHTS, namespace=namespace)
+    fewer = copy.deepcopy(objects)
+    for role in fewer:
+        if "rules" in role:
+            role["rules"] = [rule for rule in role["rules"] if "empgruns/status" not in rule["resources"]]
+    assert fewer != objects
+    apply(empgruns, namespace, fewer)
+    account = empgruns.service_account(namespace, f"empg-{namespace}")
+    operator = OperatorProcess(account.kubeconfig, tmp_path / "operator.log", f"--namespaces={namespace}")
+    with closing(operator):
+        operator.start()
+        demo = RunView(Rest(empgruns.kubeconfig, "test"), namespace, run("demo", RUN))
+        eventually(lambda: operator.metric("empg_operator_reconcile_total", result="denied"), "denied pass")
+        assert operator.metric("empg_operator_api_requests_total", verb="apply_status", code="403") > 0
+        assert {said.partition(":")[0] for said in demo.told("ApplyFailed")} == {
+            "Role demo-learner",
+            "RoleBinding demo-learner",
+        }
+        apply(empgruns, namespace, objects)
+        demo.until_phase("Starting", seconds=60)
+        for result in ("refused", "unavailable", "bug"):
+            assert operator.metric("empg_operator_reconcile_total", result=result) == 0

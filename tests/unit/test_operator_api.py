@@ -169,6 +169,7 @@ def test_a_namespace_that_is_being_deleted_is_told_from_a_refusal() -> None:
     ("code", "message", "denied"),
     [
         (403, 'jobs.batch "a" is forbidden: User "system:serviceaccount:empg:o" cannot patch resource "jobs"', True),
+        (403, 'user "system:serviceaccount:empg:o" is attempting to grant RBAC permissions not currently held:', True),
         (403, 'jobs.batch "a" is forbidden: exceeded quota: none, requested: count/jobs.batch=1', False),
         (403, 'admission webhook "policy.example.com" denied the request: images come from elsewhere', False),
         (422, 'Job.batch "a" is invalid: User "x" cannot y', False),
