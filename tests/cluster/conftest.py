@@ -18,7 +18,7 @@ from simulated_node import SimulatedNode
 from stage import Stage
 from waiting import eventually
 
-from hack import tools
+from hack import definitions, tools
 from hack.controlplane import plane
 from hack.controlplane.access import Access, CommandError
 from hack.rest import Rest
@@ -26,6 +26,7 @@ from hack.volumes import LocalVolumes
 
 ACCOUNT_SECONDS = 30.0
 SERVED_SECONDS = 60.0
+MONITORED = ("podmonitors", "prometheusrules", "servicemonitors")
 DEFINITION = Path(__file__).parents[2] / "manifests" / "crd.yaml"
 
 
@@ -104,6 +105,22 @@ def empgruns(control_plane: Access) -> Access:
     # Not `kubectl wait`, which fails on a definition that has no conditions yet.
     eventually(lambda: _serves(control_plane, "empgruns"), "API of EMPGRuns", SERVED_SECONDS)
     return control_plane
+
+
+@pytest.fixture
+def monitoring(control_plane: Access) -> Iterator[None]:
+    """The cluster has the kinds of the Prometheus operator that we make, as long as the test lasts."""
+    try:
+        files = [definitions.monitoring(plural) for plural in MONITORED]
+    except tools.ToolError as error:
+        if os.environ.get("CI") == "true":
+            raise
+        pytest.skip(f"no definitions of the Prometheus operator: {error}")
+    kinds = [f"crd/{plural}.monitoring.coreos.com" for plural in MONITORED]
+    control_plane.kubectl("apply", "--server-side", *(f"--filename={file}" for file in files))
+    control_plane.kubectl("wait", "--for=condition=Established", *kinds, "--timeout=30s")
+    yield
+    control_plane.kubectl("delete", *kinds, "--ignore-not-found")
 
 
 @pytest.fixture

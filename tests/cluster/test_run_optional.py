@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
-
-import pytest
 from operator_process import OperatorProcess
 from run_documents import run
 from run_view import RunView
@@ -18,26 +14,8 @@ MONITORS = "podmonitors.monitoring.coreos.com"
 KEPT = ["--network-policies", "--api-server-cidrs=10.0.0.1/32"]
 
 
-@pytest.fixture
-def pod_monitors(empgruns: Access) -> Iterator[None]:
-    """The cluster has the kind PodMonitor, with any content, as long as the test lasts."""
-    anything = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
-    version = {"name": "v1", "served": True, "storage": True, "schema": {"openAPIV3Schema": anything}}
-    names = {"kind": "PodMonitor", "plural": "podmonitors", "singular": "podmonitor"}
-    definition = {
-        "apiVersion": "apiextensions.k8s.io/v1",
-        "kind": "CustomResourceDefinition",
-        "metadata": {"name": MONITORS},
-        "spec": {"group": "monitoring.coreos.com", "scope": "Namespaced", "names": names, "versions": [version]},
-    }
-    empgruns.kubectl("apply", "--server-side", "-f", "-", input=json.dumps(definition))
-    empgruns.kubectl("wait", "--for=condition=Established", f"crd/{MONITORS}", "--timeout=30s")
-    yield
-    empgruns.kubectl("delete", "crd", MONITORS, "--ignore-not-found")
-
-
 def test_what_earlier_settings_wanted_is_deleted(
-    empgruns: Access, pod_monitors: None, namespace: str, operator: OperatorProcess
+    empgruns: Access, monitoring: None, namespace: str, operator: OperatorProcess
 ) -> None:
     def optional() -> list[str]:
         return empgruns.kubectl("get", f"networkpolicies,{MONITORS}", "-n", namespace, "-o", "name").split()
@@ -61,7 +39,7 @@ def test_what_earlier_settings_wanted_is_deleted(
 
 
 def test_runs_do_without_monitors_once_their_kind_is_gone(
-    empgruns: Access, pod_monitors: None, namespace: str, operator: OperatorProcess
+    empgruns: Access, monitoring: None, namespace: str, operator: OperatorProcess
 ) -> None:
     """An operator that runs learns of it by the first answer, not by the next list of everything."""
     rest = Rest(empgruns.kubeconfig, "test")
