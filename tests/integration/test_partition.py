@@ -44,7 +44,7 @@ def test_no_rank_holds_a_model_whole(tmp_path):
     tiny_model(False, **large).to(torch.bfloat16).save_pretrained(tmp_path / "large")
     for private, size in run_ranks(load_large, 2, tmp_path, tmp_path / "large"):
         assert size > 100e6
-        assert size / 2 < private < 0.65 * size
+        assert 0.4 * size < private < 0.65 * size
 
 
 def compare(path):
