@@ -23,6 +23,8 @@ ALTERNATE = {"sampler": {"rollStrategy": "Alternate"}}
         # What was sampled for an older attempt is not what this one planned.
         ([job(2, rule=4)], {"attempt": 2, "judgedAttempt": 2, "turn": "samplers", "sampled": 1}, "samplers"),
         ([job(2, failed="x")], {"attempt": 2, "judgedAttempt": 1, "sampled": 1}, "learner"),
+        # The next attempt was started, and that was not written down.
+        ([job(1, rule=4), job(2)], {"attempt": 1, "judgedAttempt": 1, "turn": "samplers", "sampled": 1}, "learner"),
         # Somebody deleted the Job that had left for the samplers.
         ([], {"attempt": 1, "judgedAttempt": 1, "turn": "samplers"}, "samplers"),
     ],

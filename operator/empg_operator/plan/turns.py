@@ -13,7 +13,8 @@ def turn(situation: Situation, tally: Tally) -> Turn:
         return "learner"
     if tally.last is not None:
         return "samplers" if tally.last == "Waiting" else "learner"
-    if situation.status.turn == "samplers" and situation.status.sampled == situation.attempt:
+    # An attempt that was started, whether or not that was written down, was so in the learner's turn.
+    if situation.status.sampled == situation.attempt or situation.attempt > situation.status.attempt:
         return "learner"
     return situation.status.turn
 
