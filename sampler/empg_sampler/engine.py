@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -142,6 +143,9 @@ class Engine:
         self._tokenizer = self._llm.get_tokenizer()
         self._detokenized: set[str] = set()
         """Running requests whose text vLLM makes while it decodes."""
+        self._reader = ThreadPoolExecutor(1, thread_name_prefix="verify")
+        self._verification: tuple[Policy, Future[None]] | None = None
+        """The policy that is verified beside generation, or was."""
         self.version = policy.version
         self.model_length = int(self._llm.model_config.max_model_len)
 
@@ -174,6 +178,17 @@ class Engine:
     def step(self) -> list[Completion]:
         """One forward pass for every running request; the requests that ended with it."""
         return [self._completion(output) for output in self._llm.step() if output.finished]
+
+    def may_swap(self, policy: Policy) -> bool:
+        """Whether a swap has only to load `policy`.
+
+        While requests run, its verification, which reads all of it, is made beside them: the first call starts it.
+        """
+        if not self.running:
+            return True
+        if self._verification is None or self._verification[0] != policy:
+            self._verification = policy, self._reader.submit(self._verify, policy)
+        return self._verification[1].done()
 
     def swap(self, policy: Policy) -> float:
         """Serve another policy from the next step on; the seconds it took.
@@ -212,6 +227,13 @@ class Engine:
         return time.monotonic() - start
 
     def _check(self, policy: Policy) -> None:
+        verification, self._verification = self._verification, None
+        if verification is not None and verification[0] == policy:
+            verification[1].result()
+        else:
+            self._verify(policy)
+
+    def _verify(self, policy: Policy) -> None:
         if wrong := differences(verify(policy.directory, policy.files), self._layout):
             raise BadPolicy(f"{policy.directory}: not a policy of this run's model: {wrong}")
 

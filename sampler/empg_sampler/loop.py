@@ -82,6 +82,8 @@ class Sampler:
     """Units in hand, by their `key`."""
     _refused: dict[int, float] = field(init=False, default_factory=dict)
     """When a refused policy may be tried again."""
+    _loading: int | None = field(init=False, default=None)
+    """The version that our record says we load, so that it is not removed."""
     _full_until: float = field(init=False, default=0.0)
     _look_at: float = field(init=False, default=0.0)
     """When to look at the run directory again (monotonic seconds)."""
@@ -156,10 +158,14 @@ class Sampler:
         current, asleep = self.engine.version, self.rest.asleep
         if not (self.rest.may_end(current, version, board) if asleep else version != current):
             return
-        self.pulse.say(policy=self.engine.version, loading=version)
-        self.health.beat(LOAD_SECONDS)
+        if self._loading != version:
+            self.pulse.say(policy=current, loading=version)
+            self._loading = version
         try:
             policy = find_policy(self.store, version)
+            if not self.engine.may_swap(policy):
+                return
+            self.health.beat(LOAD_SECONDS)
             seconds = self.engine.wake(policy) if asleep else self.engine.swap(policy)
         except BadPolicy as error:
             self._refused[version] = time.monotonic() + AGAIN_SECONDS
@@ -172,6 +178,7 @@ class Sampler:
             metrics.POLICY_VERSION.set(version)
             log.info("policy %d served after %.0f ms", version, 1e3 * seconds)
         self.pulse.say(policy=self.engine.version, asleep=self.rest.asleep)
+        self._loading = None
 
     def _claim(self, board: Board, *, leaving: bool) -> None:
         """Take units, so that the engine is busy and every sampler has its share."""

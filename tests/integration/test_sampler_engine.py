@@ -1,6 +1,7 @@
 """The engine against fresh engines and against transformers."""
 
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -130,6 +131,29 @@ def test_a_bad_policy_leaves_the_old_one_serving(
         engine.swap(bad)
     assert engine.version == 0
     assert said(answers(engine, GREEDY)) == said(before)
+
+
+def test_a_policy_is_verified_while_requests_run(served: tuple[Engine, Policy, Policy], tmp_path: Path) -> None:
+    engine, old, new = served
+    engine.swap(old)
+    assert engine.may_swap(new)  # nothing would wait
+    slow = Policy(1, tmp_path / "slow", corrupt(tmp_path / "slow", "missing"))
+    os.mkfifo(slow.directory / "model.safetensors")  # who opens it waits for a writer
+    for index in range(6):
+        engine.add(str(index), prompt_ids(index), GREEDY, seed=index)
+    done = []
+    for _ in range(23):
+        assert not engine.may_swap(slow)
+        done += engine.step()
+    (slow.directory / "model.safetensors").write_bytes(b"")
+    with pytest.raises(BadPolicy, match="in the manifest"):
+        engine.swap(slow)
+    assert engine.running
+    while not engine.may_swap(new):
+        time.sleep(0.001)
+    engine.swap(new)
+    done += finish(engine)
+    assert {completion.policy_versions for completion in done if len(completion.token_ids) == 24} == {((0, 23), (1, 1))}
 
 
 @pytest.mark.parametrize(
