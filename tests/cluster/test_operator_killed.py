@@ -5,42 +5,40 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import pytest
 from fault_proxy import FaultProxy
-from faults import Delay, DelayReply
+from faults import Delay, DelayReply, Respond
 from operator_process import OperatorProcess
 from run_documents import run
+from run_moments import MOMENTS, SPEC, crash
 from run_view import RunView
 from simulated_node import SimulatedNode
+from waiting import eventually
 
+from empg_operator.kinds import LISTED, WATCHED
 from hack.controlplane.access import Access
 from hack.rest import Rest
 
 HELD_SECONDS = 600.0
 """Longer than anything here lasts."""
 CALM_SECONDS = 2.0
-SPEC = {"sampler.accelerator": "", "restarts": {"backoffSeconds": 300}}
+FIRST_LISTS = 2 + len(WATCHED) + len(LISTED)
+"""Requests of a life before it looks at any run: two about kinds, and the lists of everything."""
 
 
 @pytest.fixture
-def demo(empgruns: Access, namespace: str) -> RunView:
-    return RunView(Rest(empgruns.kubeconfig, "test"), namespace, run("demo", SPEC))
+def rest(empgruns: Access) -> Rest:
+    return Rest(empgruns.kubeconfig, "test")
 
 
-def crash(demo: RunView, namespace: str, node: SimulatedNode) -> None:
-    [learner] = node.ready(namespace, demo.learner_pods)
-    demo.report(iteration=1, attempt=1)
-    node.finish(learner, exit_code=1)
-
-
-def lives_that_end_in_each_request(proxy: FaultProxy, operator: OperatorProcess) -> int:
-    """Start it again and again; life n ends in its request n, until one has no more to ask. How many ended so.
+def lives_that_end_in_each_request(proxy: FaultProxy, operator: OperatorProcess, first: int) -> int:
+    """Start it again and again; life n ends in its request n, from the first on until one has no more to ask: the
+    number of the last one.
 
     In turn, the API server had got the request, or had not.
     """
-    ended = 0
+    ended = first
     while True:
         fault = DelayReply(HELD_SECONDS) if ended % 2 else Delay(HELD_SECONDS)
         held = proxy.inject(fault, times=1, after=ended)
@@ -57,75 +55,37 @@ def lives_that_end_in_each_request(proxy: FaultProxy, operator: OperatorProcess)
         ended += 1
 
 
-@dataclass(frozen=True)
-class Moment:
-    """Something that happens to a run while no operator is there, and what is to come of it."""
-
-    before: Callable[[RunView, str, SimulatedNode], None] | None
-    """What comes before it, with an operator; None: the run is new."""
-    happens: Callable[[RunView, str, SimulatedNode], None]
-    phase: str
-    attempt: int
-    restarts: int
-    pods: tuple[int, int]
-    """Pods of learner and samplers that run in the end."""
-
-
-def works(demo: RunView, namespace: str, node: SimulatedNode) -> None:
-    node.ready(namespace, demo.learner_pods)
-    node.ready(namespace, demo.sampler_pods)
-
-
-def is_suspended(demo: RunView, namespace: str, node: SimulatedNode) -> None:
-    works(demo, namespace, node)
-    demo.change({"suspend": True})
-    demo.until_phase("Suspended")
-
-
-def finish(demo: RunView, namespace: str, node: SimulatedNode) -> None:
-    [learner] = node.ready(namespace, demo.learner_pods)
-    demo.report(iteration=100, attempt=1, phase="done")
-    node.finish(learner)
-
-
-MOMENTS = {
-    "new": Moment(None, lambda *_: None, "Starting", attempt=1, restarts=0, pods=(1, 1)),
-    "crashed": Moment(works, crash, "Restarting", attempt=1, restarts=1, pods=(0, 1)),
-    "suspended": Moment(
-        works, lambda demo, *_: demo.change({"suspend": True}), "Suspended", attempt=1, restarts=0, pods=(0, 0)
-    ),
-    "resumed": Moment(
-        is_suspended, lambda demo, *_: demo.change({"suspend": False}), "Starting", attempt=2, restarts=0, pods=(1, 1)
-    ),
-    "done": Moment(works, finish, "Complete", attempt=1, restarts=0, pods=(0, 0)),
-}
-
-
 @pytest.mark.parametrize("name", list(MOMENTS))
 def test_it_may_be_killed_in_any_request(
-    proxy: FaultProxy, mortal: OperatorProcess, namespace: str, node: SimulatedNode, demo: RunView, name: str
+    proxy: FaultProxy, mortal: OperatorProcess, namespace: str, node: SimulatedNode, rest: Rest, name: str
 ) -> None:
-    """Reads and watches too, at each turn of a run's life."""
+    """Reads and watches too, at each turn of a run's life; but the first lists are the same at every turn."""
     moment = MOMENTS[name]
+    view = RunView(rest, namespace, run("demo", {**SPEC, **moment.spec}))
     if moment.before is not None:
         mortal.start()
-        moment.before(demo, namespace, node)
+        moment.before(view, namespace, node)
         mortal.kill()
-    moment.happens(demo, namespace, node)
-    ended = lives_that_end_in_each_request(proxy, mortal)
-    assert ended > len(demo.children())
-    for selector, count in zip((demo.learner_pods, demo.sampler_pods), moment.pods, strict=True):
+    other = moment.happens(view, namespace, node)
+    if isinstance(other, RunView):
+        view = other
+    last = lives_that_end_in_each_request(proxy, mortal, FIRST_LISTS if moment.before else 0)
+    assert last > len(view.children())
+    for selector, count in zip((view.learner_pods, view.sampler_pods), moment.pods, strict=True):
         node.ready(namespace, selector, count=count)
-    status = demo.until_phase(moment.phase)
+    status = view.until_phase(moment.phase)
+    moment.then(view, namespace, node)
     assert (status["attempt"], status["restarts"]) == (moment.attempt, moment.restarts)
-    jobs = {job for kind, job in demo.children() if kind == "Job"}
-    assert jobs <= {f"demo-learner-{attempt + 1}" for attempt in range(moment.attempt)}
+    jobs = {job for kind, job in view.children() if kind == "Job"}
+    assert jobs <= {f"{view.name}-learner-{attempt + 1}" for attempt in range(moment.attempt)}
     assert mortal.metric("empg_operator_reconcile_total", result="bug") == 0
+    assert "this is a bug" not in mortal.log.read_text(), "in any of its lives"
 
 
 def test_it_may_be_killed_after_any_write(
-    proxy: FaultProxy, mortal: OperatorProcess, namespace: str, node: SimulatedNode, demo: RunView
+    proxy: FaultProxy, mortal: OperatorProcess, namespace: str, node: SimulatedNode, rest: Rest
 ) -> None:
+    demo = RunView(rest, namespace, run("demo", SPEC))
     chance = random.Random(3)
     mortal.start()
 
@@ -151,3 +111,25 @@ def test_it_may_be_killed_after_any_write(
     assert (status["attempt"], status["restarts"], status["judgedAttempt"]) == (1, 1, 1)
     assert [name for kind, name in demo.children() if kind == "Job"] == ["demo-learner-1"]
     assert proxy.count("create", "jobs") == 1
+
+
+def test_a_job_that_lost_its_labels_before_it_was_written_down_is_known_again(
+    proxy: FaultProxy, mortal: OperatorProcess, namespace: str, rest: Rest
+) -> None:
+    proxy.inject(Respond(500), verb="patch", resource="empgruns/status")
+    mortal.start()
+    demo = RunView(rest, namespace, run("demo", SPEC))
+    before = demo.until_attempt(1)["metadata"]
+    mortal.kill()
+    assert "attempt" not in demo.status()
+    lost = dict.fromkeys(("empg.dev/run", "empg.dev/attempt"))
+    demo.patch_child("Job", "demo-learner-1", {"metadata": {"labels": lost}})
+    proxy.heal()
+    mortal.start()
+    eventually(lambda: demo.status().get("attempt") == 1, "first attempt in the status")
+    after = eventually(lambda: demo.children().get(("Job", "demo-learner-1")), "label of the Job")["metadata"]
+    assert after["uid"] == before["uid"]
+    assert after["labels"] == before["labels"]
+    assert not demo.child("Job", "demo-learner-2")
+    assert demo.told("ApplyFailed") == []
+    assert mortal.metric("empg_operator_reconcile_total", result="refused") == 0
