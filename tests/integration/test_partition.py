@@ -30,11 +30,11 @@ def load_large(path):
     """Private bytes that a rank needed more than before, and bytes of the whole model."""
     import deepspeed  # noqa: F401 - takes room itself
 
-    initialise()
+    device = initialise()
     before = private_bytes()
     model = load_directory(str(path), torch.bfloat16, trust_remote_code=False)
     size = sum(parameter.nbytes for parameter in model.parameters())
-    partition(model, holding(LearnerSpec(zero_stage=3)))
+    partition(model, holding(LearnerSpec(zero_stage=3)), device)
     assert all(parameter.numel() == 0 for parameter in model.parameters())
     return private_bytes() - before, size
 
@@ -54,7 +54,7 @@ def compare(path):
     for precision, dtype in DTYPES.items():
         learner = LearnerSpec(zero_stage=3, precision=precision)
         model, reference = (load_directory(str(path), dtype, trust_remote_code=False) for _ in range(2))
-        partition(model, holding(learner))
+        partition(model, holding(learner), device)
         names = []
         for (name, mine), other in zip(model.named_parameters(), reference.parameters(), strict=True):
             assert whole_shape(mine) == other.shape

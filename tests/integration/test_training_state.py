@@ -1,4 +1,4 @@
-"""Training states: resumed bitwise at every ZeRO stage with one and two ranks, and with another number of ranks."""
+"""Training states: resumed bitwise at every ZeRO stage with one and three ranks, and with another number of ranks."""
 
 import pytest
 import torch
@@ -34,7 +34,7 @@ def engine(stage, precision, offload, store=None):
     model = tiny_model(attn_implementation=PACKED).to(DTYPES[precision])
     learner = LearnerSpec(zero_stage=stage, precision=precision, offload=offload)
     if stage == 3:
-        partition(model, holding(learner))
+        partition(model, holding(learner), torch.device("cpu"))
     if store:
         load_weights(model, store, 2)
     made = Engine(model, learner, OptimizerSpec(), torch.device("cpu"))
@@ -95,7 +95,7 @@ def go_on_alone(root):
 
 
 def test_a_state_resumes_bitwise_and_with_other_ranks(tmp_path):
-    for world in (1, 2):
+    for world in (1, 3):  # three divide no parameter of the model, so that shares are padded
         root = tmp_path / str(world)
         root.mkdir()
         for found in run_ranks(save_and_go_on, world, root, root):

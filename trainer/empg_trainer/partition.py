@@ -7,11 +7,14 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+import torch.nn.functional as F
+from torch import Tensor
 from torch.nn import Module, Parameter
 
 
-def partition(model: Module, config: Mapping[str, Any]) -> None:
-    """Leave every rank its share of each parameter, as DeepSpeed's ``config`` says. A collective operation.
+def partition(model: Module, config: Mapping[str, Any], device: torch.device) -> None:
+    """Leave every rank its share of each parameter, as DeepSpeed's ``config`` says, and move buffers to ``device``. A
+    collective operation.
 
     A model is mapped from its files where it has their number type, so that no rank ever had it whole in memory. Made
     within ``zero.Init`` instead, it would have rotary frequencies that are rounded to the number type.
@@ -19,6 +22,9 @@ def partition(model: Module, config: Mapping[str, Any]) -> None:
     import deepspeed
 
     deepspeed.zero.Init(module=model, config_dict_or_path=dict(config))
+    for module in model.modules():
+        for name, buffer in module.named_buffers(recurse=False):
+            setattr(module, name, buffer.to(device))  # an engine leaves a partitioned model where it is
 
 
 @contextmanager
@@ -31,6 +37,14 @@ def whole(parameter: Parameter) -> Iterator[None]:
 
     with deepspeed.zero.GatheredParameters([parameter], modifier_rank=0):
         yield
+
+
+def share(parameter: Parameter, value: Tensor) -> Tensor:
+    """What this rank has of a partitioned parameter whose whole value is ``value``: flat, the last ones' padded."""
+    size = parameter.ds_tensor.numel()  # type: ignore[attr-defined]
+    start = size * torch.distributed.get_rank()
+    mine = value.flatten()[start : start + size]
+    return F.pad(mine, (0, size - mine.numel()))
 
 
 def is_partitioned(parameter: Parameter) -> bool:

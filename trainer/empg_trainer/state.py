@@ -17,7 +17,7 @@ from empg.rundir import keys
 from empg.rundir.group import CorruptGroup, Manifest, read_manifest
 from empg.store.base import Store
 from empg_trainer.deepspeed_engine import Engine
-from empg_trainer.partition import whole, whole_shape
+from empg_trainer.partition import share, whole, whole_shape
 from empg_trainer.shards import bytes_of, divide, encode, read_tensors
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
@@ -109,7 +109,12 @@ def load_weights(model: PreTrainedModel, store: Store, iteration: int) -> None:
 
 def restore(engine: Engine, store: Store, iteration: int) -> None:
     """Put master weights, moments and step count into an engine made from a model that ``load_weights`` filled."""
-    from deepspeed.utils import safe_set_full_fp32_param, safe_set_full_optimizer_state
+    from deepspeed.utils import (
+        safe_set_full_fp32_param,
+        safe_set_full_optimizer_state,
+        safe_set_local_fp32_param,
+        safe_set_local_optimizer_state,
+    )
 
     manifest = read_state(store, iteration)
     for kind in KINDS:
@@ -118,6 +123,12 @@ def restore(engine: Engine, store: Store, iteration: int) -> None:
             if engine.stage == 0:
                 target = parameter if kind == "weight" else engine.base_optimizer.state[parameter][kind]
                 target.data.copy_(value)
+            elif engine.stage == 3:  # the setters of whole values fail where the ranks don't divide a parameter
+                part = share(parameter, value)
+                if kind == "weight":
+                    safe_set_local_fp32_param(parameter, part)
+                else:
+                    safe_set_local_optimizer_state(parameter, part, kind)
             elif kind == "weight":
                 safe_set_full_fp32_param(parameter, value)
             else:

@@ -53,6 +53,7 @@ class Trainer:
         self._store = store
         self._owner = owner
         self._shares_device = shares_device
+        self._device = device
         self._learner = spec.learner
         self._model_spec = spec.model
         model = self._load(policy)
@@ -132,13 +133,13 @@ class Trainer:
         precision = DTYPES[self._learner.precision]
         model = load_policy(self._store, version, precision, self._model_spec.trust_remote_code)
         if self._learner.zero_stage == 3:
-            partition(model, holding(self._learner))
+            partition(model, holding(self._learner), self._device)
         return model
 
     def _reference_forward(self, **inputs: Any) -> tuple[Tensor, Tensor]:
         """Forward pass of policy 0, which is loaded when it is first needed and then stays on the device."""
         if self._reference is None:
-            self._reference = Reference(self._load(0), self._learner, self.engine.device)
+            self._reference = Reference(self._load(0), self._learner, self._device)
         return self._reference.forward(**inputs)
 
 
