@@ -31,9 +31,11 @@ RUN python3 -m venv /opt/uv && /opt/uv/bin/pip install --no-cache-dir "uv==${UV_
     /opt/uv/bin/uv pip install --no-cache --python /opt/empg/venv/bin/python --no-deps -r /opt/empg/requirements/trainer.txt && rm -rf /opt/uv
 COPY examples/demo/base-model /opt/empg/examples/demo/base-model
 COPY --from=code /opt/empg/code /opt/empg/code
+# Where GKE mounts the driver's libraries; NVIDIA's container toolkit needs no such path.
 # Nothing is written but to /tmp and the mounted volumes, so that the root file system can be read-only.
 ENV PATH=/opt/empg/code/bin:/opt/empg/venv/bin:/usr/local/bin:/usr/bin:/bin \
     PYTHONPATH=/opt/empg/code PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 HOME=/tmp USER=empg \
-    NVIDIA_DRIVER_CAPABILITIES=compute,utility
+    NVIDIA_DRIVER_CAPABILITIES=compute,utility \
+    LD_LIBRARY_PATH=/usr/local/nvidia/lib:/usr/local/nvidia/lib64
 USER 1000:1000
 ENTRYPOINT ["empg-learner"]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from empg_trainer.distributed import device_of
+from empg_trainer.distributed import device_of, trains_on_gpus
 from empg_trainer.launcher import gravest, rendezvous
 from empg_trainer.stop import BadSpec
 
@@ -45,6 +45,26 @@ def test_missing_variables_are_named(environment):
 def test_a_node_beyond_the_last_is_refused():
     with pytest.raises(ValueError, match=r"learner\.nodes: 2"):
         rendezvous({"MASTER_ADDR": "a", "NODE_RANK": "2"}, 2)
+
+
+@pytest.mark.parametrize(
+    ("usable", "present", "visible", "expected"),
+    [
+        (True, True, None, True),
+        (True, True, "1", True),
+        (True, False, None, True),  # a virtual machine of Windows
+        (False, False, None, False),
+        (False, True, "", False),
+    ],
+)
+def test_it_trains_on_gpus_that_can_be_used(usable, present, visible, expected):
+    assert trains_on_gpus(usable, present, visible) is expected
+
+
+@pytest.mark.parametrize("visible", [None, "0"])
+def test_gpus_that_cannot_be_used_are_no_reason_to_train_on_the_cpu(visible):
+    with pytest.raises(RuntimeError, match="the driver may be too old"):
+        trains_on_gpus(usable=False, present=True, visible=visible)
 
 
 def test_each_rank_has_a_gpu_of_its_own_or_none_has():

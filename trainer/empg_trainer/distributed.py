@@ -7,6 +7,7 @@ import json
 import os
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 import torch.distributed as dist
@@ -18,6 +19,8 @@ COLLECTIVE_TIMEOUT = datetime.timedelta(hours=2)
 """Longest wait for another rank. Rank 0 may be importing or publishing a large model meanwhile; a rank that died ends
 its launcher, and with it the others, at once."""
 
+NVIDIA = Path("/dev/nvidiactl")
+"""Exists where NVIDIA GPUs do, with a driver of any version."""
 BEAT_SECONDS = 60.0
 """While rank 0 waits for samplers it tells the other ranks this often that it is alive."""
 
@@ -27,7 +30,7 @@ def initialise() -> torch.device:
 
     One process needs no port: its store is in memory.
     """
-    cuda = torch.cuda.is_available()
+    cuda = trains_on_gpus(torch.cuda.is_available(), NVIDIA.exists(), os.environ.get("CUDA_VISIBLE_DEVICES"))
     if not cuda:
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
     local_rank = int(os.environ.setdefault("LOCAL_RANK", "0"))  # ZeRO reads it too
@@ -45,6 +48,20 @@ def initialise() -> torch.device:
         dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1, timeout=COLLECTIVE_TIMEOUT)
     deepspeed.init_distributed(dist_backend="nccl" if cuda else "gloo", auto_mpi_discovery=False, verbose=False)
     return device
+
+
+def trains_on_gpus(usable: bool, present: bool, visible: str | None) -> bool:
+    """Whether to train on GPUs: if PyTorch can use one. ``visible`` is CUDA_VISIBLE_DEVICES, empty to hide them all.
+
+    Raises:
+        RuntimeError: there are some that it can't use, and training on the CPU instead would take for ever.
+    """
+    if present and not usable and visible != "":
+        raise RuntimeError(
+            f"this machine has GPUs that PyTorch for CUDA {torch.version.cuda} can't use: the driver may be too old, its "
+            "libraries out of sight, or CUDA_VISIBLE_DEVICES wrong; set CUDA_VISIBLE_DEVICES= to train on the CPU"
+        )
+    return usable
 
 
 def device_of(local_rank: int, gpus: int) -> torch.device:

@@ -74,6 +74,8 @@ def _learn(args: argparse.Namespace) -> None:
         torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // local))
     device = initialise()
     ranks = Ranks()
+    if ranks.leads:
+        logger.info("training on %s, ranks: %d", device, ranks.world)
     port = manifest.spec.learner.metrics_port if args.metrics_port is None else args.metrics_port
     with ExitStack() as stack:
         stack.callback(settle)
