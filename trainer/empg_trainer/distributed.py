@@ -58,7 +58,7 @@ def trains_on_gpus(usable: bool, present: bool, visible: str | None) -> bool:
     """
     if present and not usable and visible != "":
         raise RuntimeError(
-            f"this machine has GPUs that PyTorch for CUDA {torch.version.cuda} can't use: the driver may be too old, its "
+            f"this machine has GPUs that PyTorch (CUDA {torch.version.cuda}) can't use: the driver may be too old, its "
             "libraries out of sight, or CUDA_VISIBLE_DEVICES wrong; set CUDA_VISIBLE_DEVICES= to train on the CPU"
         )
     return usable
