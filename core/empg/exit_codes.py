@@ -7,6 +7,6 @@ SPEC = 64
 DIVERGED = 65
 """Training left a guard's bounds or met a non-finite number; trying again is pointless."""
 RETRY = 75
-"""Asked to stop, fenced or out of time; the next attempt goes on from here."""
+"""Asked to stop, fenced, out of time or left alone by the hub; the next attempt goes on from here."""
 WAITING = 76
 """The learner has planned an E-step and leaves its GPUs to the samplers; start it again when the units are there."""

@@ -68,27 +68,29 @@ def test_what_is_neither_file_nor_hub_id_is_refused(tmp_path: Path, source: str)
 
 HUB = """
 import sys, time
+from empg.hub import HubAway
 from empg.tasks.hub import hub_rows
 import datasets
 started = time.monotonic()
 try:
     list(hub_rows("task.source", "openai/gsm8k", "main", "train"))
-except ValueError as error:
+except (ValueError, HubAway) as error:
+    print(type(error).__name__)
     print(error)
 print(time.monotonic() - started < 10)
 """
 
 
 @pytest.mark.parametrize(
-    ("environment", "reason"),
+    ("environment", "kind", "reason"),
     [
         # Nothing listens on the discard port: the same refusal on every machine, with or without a network.
-        ({"HF_ENDPOINT": "http://127.0.0.1:9"}, "http://127.0.0.1:9 cannot be reached"),
-        ({"HF_HUB_OFFLINE": "1"}, "offline mode is on (HF_HUB_OFFLINE)"),
+        ({"HF_ENDPOINT": "http://127.0.0.1:9"}, "HubAway", "http://127.0.0.1:9 cannot be reached"),
+        ({"HF_HUB_OFFLINE": "1"}, "ValueError", "offline mode is on (HF_HUB_OFFLINE)"),
     ],
 )
 def test_an_unreachable_hub_is_one_clear_error_at_once(
-    tmp_path: Path, environment: dict[str, str], reason: str
+    tmp_path: Path, environment: dict[str, str], kind: str, reason: str
 ) -> None:
     done = subprocess.run(
         [sys.executable, "-c", HUB],
@@ -98,7 +100,8 @@ def test_an_unreachable_hub_is_one_clear_error_at_once(
         timeout=60,
         check=True,
     )
-    message, quick = done.stdout.strip().splitlines()
+    raised, message, quick = done.stdout.strip().splitlines()
+    assert raised == kind
     assert quick == "True"
     assert message.startswith("task.source: cannot read split 'train' of openai/gsm8k (main): not in the local cache")
     assert reason in message

@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from huggingface_hub import constants, snapshot_download
+from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+from huggingface_hub.utils import httpx
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from empg.api.model import FromRun, ModelSpec
+from empg.hub import HubAway, away
 from empg.rundir.group import group_dir, newest_policy, publish_policy
 from empg.rundir.keys import policy_prefix
 from empg.rundir.owner import LearnerOwner
@@ -40,6 +42,7 @@ def import_model(store: Store, owner: LearnerOwner, spec: ModelSpec, base_dir: P
 
     Raises:
         ValueError: the model can't be had, or can't be trained; the message names the field and the remedy.
+        HubAway: the hub does not answer for now.
     """
     directory = locate(spec, base_dir)
     dtype = DTYPES[spec.dtype]
@@ -60,7 +63,7 @@ def import_model(store: Store, owner: LearnerOwner, spec: ModelSpec, base_dir: P
 
 
 def locate(spec: ModelSpec, base_dir: Path) -> Path:
-    """Local directory of the model, downloaded from the hub where needed."""
+    """Local directory of the model, downloaded from the hub where needed; raises as ``import_model`` does."""
     if spec.from_run is not None:
         return _policy_of(spec.from_run, base_dir)
     assert spec.name is not None, "the API model requires a source"
@@ -75,7 +78,12 @@ def locate(spec: ModelSpec, base_dir: Path) -> Path:
             revision=spec.revision,
             allow_patterns=["*.safetensors", *(f"*{ending}" for ending in ASSETS)],
         )
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError) as error:
+    except (httpx.HTTPError, HFValidationError, LocalEntryNotFoundError) as error:
+        if reason := away(error):
+            raise HubAway(
+                f"model.name: {constants.ENDPOINT} does not give {spec.name} for now: {reason}. "
+                "Name a local directory instead, or point HF_HOME to a cache that holds it"
+            ) from error
         raise ValueError(
             f"model.name: {spec.name} is no directory below {base_dir} and the hub does not give it: {error}"
         ) from error

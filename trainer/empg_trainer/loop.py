@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 
 from empg.api.run import RunSpec
+from empg.hub import HubAway
 from empg.rundir import keys
 from empg.rundir.group import newest_policy, states
 from empg.rundir.owner import LearnerOwner
@@ -27,7 +28,7 @@ from empg_trainer.import_model import import_model
 from empg_trainer.leader import Leader
 from empg_trainer.models import load_tokenizer
 from empg_trainer.start import Start
-from empg_trainer.stop import BadSpec
+from empg_trainer.stop import BadSpec, Stop
 from empg_trainer.trainer import Trainer
 
 logger = logging.getLogger(__name__)
@@ -76,7 +77,12 @@ def learn(start: Start, ranks: Ranks, device: torch.device) -> None:
 
 
 def appoint(start: Start) -> tuple[Leader, Origin]:
-    """Take the run directory over and bring model and task into it. BadSpec if the manifest can't be trained."""
+    """Take the run directory over and bring model and task into it.
+
+    Raises:
+        BadSpec: the manifest can't be trained.
+        Stop: the hub is away (exit code 75).
+    """
     spec, store = start.run.spec, start.store
     try:
         for warning in probe(store.local(keys.RUN).parent).warnings():
@@ -88,6 +94,8 @@ def appoint(start: Start) -> tuple[Leader, Origin]:
         task = load_task(store, owner, spec, start.base_dir)
     except ValueError as error:
         raise BadSpec(str(error)) from error
+    except HubAway as error:
+        raise Stop(str(error)) from error
     leader = Leader(start, owner, identity, task)
     state = max(states(store), default=None)
     newest = newest_policy(store)
