@@ -141,21 +141,64 @@ def test_a_child_logs_and_reports_its_exit_code_once(tmp_path: Path) -> None:
     assert it.last_lines().endswith("says 7")
 
 
-def test_stop_asks_first_and_kills_after_the_grace_period(tmp_path: Path) -> None:
-    ready = tmp_path / "ready"
-    code = f"""
-import pathlib, signal, time
-signal.signal(signal.SIGTERM, signal.SIG_IGN)
-pathlib.Path({str(ready)!r}).touch()
-time.sleep(60)
+TREE = """
+import pathlib, signal, subprocess, sys, time
+place, stubborn = pathlib.Path(sys.argv[1]), sys.argv[2:] == ["stubborn"]
+code = "for line in sys.stdin: print('worked', flush=True)"
+helper = subprocess.Popen([sys.executable, "-c", f"import sys\\n{code}"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+
+def work():
+    helper.stdin.write(b"work\\n")
+    helper.stdin.flush()
+    return helper.stdout.readline() == b"worked\\n"
+
+def leave(*_):
+    if not stubborn:
+        raise SystemExit(75 if work() else 1)
+
+assert work()
+signal.signal(signal.SIGTERM, leave)
+(place / "helper.new").write_text(str(helper.pid))
+(place / "helper.new").rename(place / "helper")
+while True:
+    time.sleep(60)
 """
-    stubborn = child(tmp_path, code)
-    stubborn.start()
+"""A program that ends in order only with the help of a process that it started, or that does not end when asked."""
+
+
+def tree(place: Path, *arguments: str) -> tuple[Child, int]:
+    """The running program, and its helper's process id."""
+    it = child(place, TREE)
+    it.command = [*it.command, str(place), *arguments]
+    it.start()
     deadline = time.monotonic() + 30
-    while not ready.exists() and time.monotonic() < deadline:
+    while not (place / "helper").exists() and time.monotonic() < deadline:
         time.sleep(0.01)
-    stop([stubborn], grace_seconds=0.2)
-    assert stubborn.codes == [-signal.SIGKILL]
+    return it, int((place / "helper").read_text())
+
+
+def test_stop_asks_the_program_alone(tmp_path: Path) -> None:
+    it, _ = tree(tmp_path)
+    stop([it], grace_seconds=30)
+    assert it.codes == [75]
+
+
+def test_stop_kills_the_program_and_what_it_started_after_the_grace_period(tmp_path: Path) -> None:
+    it, helper = tree(tmp_path, "stubborn")
+    stop([it], grace_seconds=0.2)
+    assert it.codes == [-signal.SIGKILL]
+    deadline = time.monotonic() + 30
+    while lives(helper) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert not lives(helper)
+
+
+def lives(process: int) -> bool:
+    """Whether a process is there and no zombie."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
 
 
 def test_the_table_fits_a_terminal_of_80_columns() -> None:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -69,13 +70,16 @@ class Child:
             self.codes.append(code)
         return code
 
-    def signal(self, number: signal.Signals) -> None:
-        """Send a signal to the program and all it started."""
+    def terminate(self) -> None:
+        """Ask the program to end: SIGTERM to it alone. It still needs what it started, as the workers of an engine."""
+        if self.process is not None:
+            self.process.terminate()
+
+    def kill(self) -> None:
+        """SIGKILL to the program and all it started."""
         if self.process is not None and self.process.poll() is None:
-            try:
-                os.killpg(self.process.pid, number)
-            except ProcessLookupError:
-                return
+            with suppress(ProcessLookupError):
+                os.killpg(self.process.pid, signal.SIGKILL)
 
     def last_lines(self, count: int = 15) -> str:
         """The end of the log, for the message when the run ends badly."""
@@ -89,7 +93,7 @@ class Child:
 def stop(children: Sequence[Child], grace_seconds: float) -> None:
     """SIGTERM to all, SIGKILL to those that are still there after the grace period."""
     for child in children:
-        child.signal(signal.SIGTERM)
+        child.terminate()
     deadline = time.monotonic() + grace_seconds
     for child in children:
         if child.process is None:
@@ -97,7 +101,7 @@ def stop(children: Sequence[Child], grace_seconds: float) -> None:
         try:
             child.process.wait(max(0.0, deadline - time.monotonic()))
         except subprocess.TimeoutExpired:
-            child.signal(signal.SIGKILL)
+            child.kill()
             child.process.wait()
         child.exited()
 

@@ -160,7 +160,7 @@ class Supervisor:
             child.retired = child.name not in environments
             environment = environments.get(child.name, child.environment)
             if child.retired or (child.environment != environment and not gpus()):
-                child.signal(signal.SIGTERM)
+                child.terminate()
             child.environment = environment
         self.children += [child for child in wanted if child.name not in found]
 
