@@ -103,3 +103,11 @@ def test_gpus_named_by_uuid_are_refused_and_not_overlooked(monkeypatch: pytest.M
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-8932f937-d72c-4106-c12f-20bd9faed9f6")
     with pytest.raises(ValueError, match="by index"):
         gpus()
+
+
+def test_gpus_of_a_container_are_counted_as_cuda_counts_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert gpus(tmp_path) == ()
+    for name in ("nvidia2", "nvidia10", "nvidiactl", "nvidia-uvm"):
+        (tmp_path / name).touch()
+    assert gpus(tmp_path) == (0, 1)

@@ -205,14 +205,15 @@ def cores() -> int:
     return len(os.sched_getaffinity(0))
 
 
-def gpus() -> tuple[int, ...]:
+def gpus(devices: Path = Path("/dev")) -> tuple[int, ...]:
     """Indices of the NVIDIA GPUs of this machine, as CUDA_VISIBLE_DEVICES limits them; no CUDA library is loaded.
 
     ValueError when that names them otherwise than by index.
     """
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is None:
-        return tuple(sorted(int(path.name[6:]) for path in Path("/dev").glob("nvidia[0-9]*")))
+        # In a container the files keep the host's numbers; CUDA counts those that are there.
+        return tuple(range(sum(1 for _ in devices.glob("nvidia[0-9]*"))))
     names = [name.strip() for name in visible.split(",")]
     # As CUDA reads it: what follows -1 is not visible.
     shown = list(itertools.takewhile(lambda name: name not in ("", "-1"), names))
