@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 CPU_KV_CACHE_MIB = 512
 """Key-value cache on CPU where `sampler.kvCacheMib` is absent. vLLM would take a share of all memory."""
+ALONE, BESIDE_LEARNER = 0.9, 0.4
+"""Share of GPU memory where `sampler.gpuMemoryUtilization` is absent. vLLM starts only where so much is free."""
 OWN_ARGUMENTS = frozenset(
     {
         "model",
@@ -115,7 +117,8 @@ def engine_arguments(
         # offset"); and compiling costs 20 s at each start.
         arguments |= {"enforce_eager": True, "enable_chunked_prefill": False}
     else:
-        arguments |= {"gpu_memory_utilization": sampler.gpu_memory_utilization, "enable_sleep_mode": sleeps}
+        share = sampler.gpu_memory_utilization or (BESIDE_LEARNER if sleeps else ALONE)
+        arguments |= {"gpu_memory_utilization": share, "enable_sleep_mode": sleeps}
     return arguments | sampler.engine_args
 
 

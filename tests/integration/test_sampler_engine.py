@@ -285,3 +285,13 @@ def test_arguments_of_the_sampler_itself_are_refused(tmp_path: Path) -> None:
         with pytest.raises(InvalidSpec, match=message):
             engine_arguments(a_spec(engine_args=arguments), tmp_path, "cpu")
     assert engine_arguments(a_spec(engine_args={"block_size": 32}), tmp_path, "cpu")["block_size"] == 32
+
+
+@pytest.mark.parametrize(
+    ("given", "sleeps", "share"), [({}, False, 0.9), ({}, True, 0.4), ({"gpu_memory_utilization": 0.6}, True, 0.6)]
+)
+def test_an_engine_leaves_room_on_the_learners_gpu(
+    tmp_path: Path, given: dict[str, float], sleeps: bool, share: float
+) -> None:
+    arguments = engine_arguments(a_spec(**given), tmp_path, "cuda", sleeps=sleeps)
+    assert (arguments["gpu_memory_utilization"], arguments["enable_sleep_mode"]) == (share, sleeps)

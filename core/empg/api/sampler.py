@@ -46,9 +46,9 @@ class SamplerSpec(Spec):
     """Sequences that one engine decodes at a time."""
     kv_cache_mib: int | None = field(None, change="rolls-samplers", ge=16, le=10_000_000)
     """Size of the key-value cache in MiB. Absent: on GPU what `gpuMemoryUtilization` leaves, on CPU 512."""
-    gpu_memory_utilization: float = field(0.9, change="rolls-samplers", gt=0, le=1)
-    """Share of GPU memory that one engine may use. On a GPU that it shares with the learner, whose model and optimizer
-    stay there, it must leave room for them."""
+    gpu_memory_utilization: float | None = field(None, change="rolls-samplers", gt=0, le=1)
+    """Share of GPU memory that one engine may use; so much must be free when it starts. Absent: 0.9, and 0.4 on one
+    machine where it shares its GPU with the learner, whose model and optimizer stay there."""
     tensor_parallel: int = field(1, change="rolls-samplers", ge=1, le=64)
     """GPUs of one engine."""
     engine_args: dict[str, Any] = field({}, change="rolls-samplers", max_length=256)
