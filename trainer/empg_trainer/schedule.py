@@ -10,8 +10,9 @@ from empg.api.optimizer import OptimizerSpec
 def learning_rate(spec: OptimizerSpec, iteration: int, iterations: int) -> float:
     """Learning rate for all optimizer steps of ``iteration`` (0 … ``iterations`` − 1).
 
-    The rate rises linearly over the warm-up and reaches its peak in the last warm-up iteration; iteration 0 trains too.
-    Then it stays (``constant``) or falls to ``min_learning_rate_ratio`` of the peak in the last iteration.
+    Over a warm-up of w iterations the rate rises linearly, from 1 / (w + 1) of the peak in iteration 0; it reaches the
+    peak in the iteration after. Then it stays (``constant``) or falls to ``min_learning_rate_ratio`` of the peak in the
+    last iteration.
     """
     if iteration < spec.warmup_iterations:
         return spec.learning_rate * (iteration + 1) / (spec.warmup_iterations + 1)

@@ -8,14 +8,14 @@ from empg.api.base import Spec, field
 
 
 class OptimizerSpec(Spec):
-    """AdamW with a warm-up and a schedule over optimizer steps."""
+    """AdamW with a warm-up and a schedule; all optimizer steps of an iteration have the same rate."""
 
     learning_rate: float = field(1e-6, change="live", gt=0, le=1)
     """Peak learning rate."""
     schedule: Literal["constant", "linear", "cosine"] = field("constant", change="live")
     """Shape after the warm-up, down to `minLearningRateRatio` × `learningRate` at the last iteration."""
     warmup_iterations: int = field(0, change="live", ge=0, le=1_000_000)
-    """Iterations over which the rate rises linearly from 0."""
+    """Iterations below the peak rate at the start: of w, iteration i (from 0) has (i + 1) / (w + 1) of it."""
     min_learning_rate_ratio: float = field(0.0, change="live", ge=0, le=1)
     """Final share of the peak rate for `linear` and `cosine`."""
     weight_decay: float = field(0.0, change="live", ge=0, le=10)
