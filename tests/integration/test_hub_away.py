@@ -10,6 +10,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 from learner_runs import SPEC
 
+from empg.local.child import program
+
 ASK = """
 import json, sys, time
 from pathlib import Path
@@ -109,3 +111,24 @@ def test_the_learner_ends_so_that_it_is_tried_again_while_the_hub_is_away(hub, t
     )
     assert done.returncode == code, done.stderr
     assert said in done.stderr
+
+
+@pytest.mark.slow
+def test_a_run_on_one_machine_ends_when_the_hub_stays_away(hub, tmp_path):
+    manifest = tmp_path / "run.yaml"
+    run = {"apiVersion": "empg.dev/v1alpha1", "kind": "EMPGRun", "metadata": {"name": "t"}}
+    manifest.write_text(json.dumps({**run, "spec": {**SPEC, "model": {"name": "hub/s503"}}}))
+    done = subprocess.run(
+        [
+            *program("empg.cli.main", "run", str(manifest), "--run-dir", str(tmp_path / "dir")),
+            "--plain",
+            "--restarts=1",
+        ],
+        env=environment(tmp_path, HF_ENDPOINT=hub),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 75, done.stdout + done.stderr
+    assert f"{hub} does not give hub/s503 for now" in done.stdout
+    assert "learner ended 2 times without a finished iteration between, last with exit code 75" in done.stdout
