@@ -20,6 +20,10 @@ _DISRUPTIONS = {
     "DeletionByTaintManager": "NodeLost",
     "DeletionByPodGC": "NodeLost",
 }
+_AFTER_IT: dict[Role, str] = {
+    "sampler": "another one takes its place and its open work",
+    "learner": "the next attempt goes on from the newest state, when this pod has ended or soon after it should have",
+}
 _REFUSED_BY_NODE = {"NodeLost": "NodeLost", "Evicted": "Evicted", "Preempting": "Preempted"}
 _ENDS = {
     exit_codes.SPEC: "InvalidSpec",
@@ -38,7 +42,7 @@ def of_pod(pod: Manifest, role: Role) -> Iterator[Cause]:
     disrupted, scheduled = conditions.get("DisruptionTarget", {}), conditions.get("PodScheduled", {})
     if disrupted.get("status") == "True":
         reason = _DISRUPTIONS.get(disrupted.get("reason", ""), "Evicted")
-        yield explained(reason, f"Pod {name}", disrupted.get("message", ""), "it is replaced, and no work is lost")
+        yield explained(reason, f"Pod {name}", disrupted.get("message", ""), _AFTER_IT[role])
     elif status.get("phase") == "Failed" and status.get("reason"):
         yield explained(
             _REFUSED_BY_NODE.get(status["reason"], "RefusedByNode"),
@@ -49,6 +53,9 @@ def of_pod(pod: Manifest, role: Role) -> Iterator[Cause]:
     elif not pod["metadata"].get("deletionTimestamp"):
         if scheduled.get("status") == "False":
             yield _unscheduled(name, role, scheduled)
+        if _unheard(conditions):
+            remedy = f"unless it answers soon, the pod is given up (tolerationSeconds in spec.{role}.podTemplate)"
+            yield explained("NodeLost", f"The node of pod {name} does not answer", "", remedy)
         for container in (*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())):
             yield from _of_container(name, role, container)
 
@@ -65,6 +72,13 @@ def ends(pod: Manifest, role: Role) -> Iterator[tuple[bool, str, Cause]]:
 def runs(pod: Manifest) -> bool:
     """Whether a container of the pod runs."""
     return any("running" in (status.get("state") or {}) for status in _status(pod).get("containerStatuses") or ())
+
+
+def _unheard(conditions: Mapping[str, Mapping[str, Any]]) -> bool:
+    """Whether the node controller took the pod's readiness away: a kubelet that does so gives a reason."""
+    ready, containers = conditions.get("Ready", {}), conditions.get("ContainersReady", {})
+    taken = ready.get("status") == "False" and not ready.get("reason")
+    return taken and containers.get("status") == "True"
 
 
 def _unscheduled(pod: str, role: Role, condition: Mapping[str, Any]) -> Cause:

@@ -43,6 +43,8 @@ class Cluster:
     """Attempts whose Jobs were made, in order."""
     events: list[str] = field(default_factory=list)
     writes: int = 0
+    kept: list[Any] = field(default_factory=list)
+    """Pods on nodes that do not answer."""
     trained: int = 0
     """Under `Alternate`: the newest attempt whose units a learner has trained on."""
 
@@ -189,6 +191,7 @@ class Cluster:
         return True
 
     def _pods(self) -> Iterator[Any]:
+        yield from self.kept
         for job in self.live():
             for index in range(job.get("status", {}).get("ready", 0)):
                 yield pod(f"{job['metadata']['name']}-{index}", "learner")
@@ -200,7 +203,7 @@ class Cluster:
     def start_pods(self) -> None:
         """Every pod that may run does."""
         for job in self.live():
-            if not job["spec"].get("suspend"):
+            if not job["spec"].get("suspend") and not job.get("status", {}).get("terminating"):
                 self.become(job, {"ready": job["spec"]["parallelism"]})
         self.roll_out(ready=True)
 
@@ -227,6 +230,22 @@ class Cluster:
             reason, message = "PodFailurePolicy", f"Pod x failed matching FailJob rule at index {rule}"
         kind = "Complete" if complete else "Failed"
         self.become(job, {"conditions": [{"type": kind, "status": "True", "reason": reason, "message": message}]})
+
+    def lose_node(self, job: Any, *, survivors: int = 0) -> None:
+        """A node with a pod of an attempt loses its power, and some time after nobody tells that the pod has ended: it
+        is given up, or those that survive end the gang with exit code 75."""
+        name, attempt = job["metadata"]["name"], str(number(job))
+        labels = {**names.labels(NAME, "learner"), names.ATTEMPT_LABEL: attempt}
+        stops = stamp(self.now + job["spec"]["template"]["spec"]["terminationGracePeriodSeconds"])
+        lost = pod(f"{name}-0", "learner", labels=labels, deletionTimestamp=stops)
+        lost["spec"]["nodeName"] = "node-7"
+        target = {"type": "FailureTarget", "status": "True", "reason": "PodFailurePolicy"}
+        told = {"message": "Pod x failed matching FailJob rule at index 3", "lastTransitionTime": stamp(self.now)}
+        if survivors == 0:
+            given_up = {"type": "DisruptionTarget", "status": "True", "reason": "DeletionByTaintManager"}
+            lost["status"]["conditions"] = [given_up | {"message": "Taint manager: deleting due to NoExecute taint"}]
+        self.kept.append(lost)
+        self.become(job, {"ready": 0, "terminating": 1, "conditions": [target | told] if survivors else []})
 
     # Users
 

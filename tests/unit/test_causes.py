@@ -81,6 +81,12 @@ def disrupted(reason: str, message: str) -> Json:
     return pod(phase="Failed", conditions=[SCHEDULED, found])
 
 
+def unready(reason: str | None = None, *, containers: str = "True") -> Json:
+    ready = {"type": "Ready", "status": "False", **({"reason": reason} if reason else {})}
+    found = pod(phase="Running", conditions=[SCHEDULED, {"type": "ContainersReady", "status": containers}, ready])
+    return {**found, "status": {**found["status"], "containerStatuses": [container({"running": {}}, ready=True)]}}
+
+
 def refused_pods(message: str) -> tuple[Json, ...]:
     return (event("ReplicaSet", "demo-sampler-5d9c", "FailedCreate", message),)
 
@@ -351,8 +357,19 @@ TABLE: dict[str, tuple[Diagnosis, str, str]] = {
     "a node that was given up": (
         Diagnosis(0, (disrupted("DeletionByTaintManager", "Taint manager: deleting due to NoExecute taint"),)),
         "NodeLost",
-        r"NoExecute taint; it is replaced, and no work is lost\.$",
+        r"NoExecute taint; another one takes its place and its open work\.$",
     ),
+    "a node that fell silent": (
+        Diagnosis(0, (unready(),)),
+        "NodeLost",
+        r"^The node of pod \S+ does not answer; unless it answers soon, the pod is given up \(tolerationSeconds",
+    ),
+    "containers that are not ready": (
+        Diagnosis(0, (unready("ContainersNotReady", containers="False"),)),
+        "Starting",
+        "",
+    ),
+    "a gate of readiness": (Diagnosis(0, (unready("ReadinessGatesNotReady"),)), "Starting", ""),
     "preemption": (
         Diagnosis(0, (disrupted("PreemptionByScheduler", "default-scheduler: preempting to accommodate a higher"),)),
         "Preempted",
@@ -361,7 +378,7 @@ TABLE: dict[str, tuple[Diagnosis, str, str]] = {
     "a drained node": (
         Diagnosis(0, (disrupted("EvictionByEvictionAPI", "Eviction API: evicting"),)),
         "Evicted",
-        "Eviction API: evicting; it is replaced",
+        "Eviction API: evicting; another one takes its place",
     ),
     "a full disk": (
         Diagnosis(
@@ -422,6 +439,14 @@ def test_each_role_and_attempt_has_its_own_cause() -> None:
     assert cause(Diagnosis(0, (), (), (refused,)), "learner", 1).reason == "ExceededQuota"
     assert cause(Diagnosis(0, (), (), (refused,)), "learner", 11) == STARTING
     assert cause(Diagnosis(0, (), (), (refused,)), "sampler") == STARTING
+
+
+def test_what_follows_a_disruption_differs_by_role() -> None:
+    lost = disrupted("DeletionByTaintManager", "Taint manager: deleting due to NoExecute taint")
+    lost["metadata"]["labels"] = learner(1, "x")["metadata"]["labels"]
+    found = cause(Diagnosis(0, (lost,)), "learner", 1)
+    assert found.reason == "NodeLost"
+    assert "the next attempt goes on from the newest state, when this pod has ended or soon after" in found.message
 
 
 def test_a_refusal_ends_with_the_next_pod() -> None:

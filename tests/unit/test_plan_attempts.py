@@ -8,7 +8,7 @@ from plan_samples import NOW, Steps, job, progress, situation
 from empg.api.lifecycle import RestartsSpec
 from empg_operator import names
 from empg_operator.plan.attempts import Tally, backoff, end, obsolete, start, tally
-from empg_operator.plan.situation import Ended
+from empg_operator.plan.jobs import Ended
 from empg_operator.plan.times import stamp
 
 RESTARTS = {"restarts": {"backoffSeconds": 10, "maxBackoffSeconds": 60, "limit": 3}}

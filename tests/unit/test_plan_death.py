@@ -44,6 +44,10 @@ def lose_a_pod(cluster: Cluster) -> None:
     cluster.become(cluster.live()[-1], {"ready": 1})
 
 
+def lose_node(survivors: int = 0) -> Act:
+    return lambda cluster: cluster.lose_node(cluster.live()[-1], survivors=survivors)
+
+
 def delete_job(cluster: Cluster) -> None:
     cluster.remove(place_of(cluster.live()[-1]))
 
@@ -58,6 +62,8 @@ SCRIPTS: dict[str, tuple[dict[str, Any], list[Act]]] = {
     "suspension": ({}, [*RUNNING, edit(suspend=True), start, edit(suspend=False), *RUNNING]),
     "a deleted job": ({}, [*RUNNING, wait(60), delete_job, *RUNNING]),
     "half a gang": ({"learner": {"nodes": 2}}, [lose_a_pod, wait(901), wait(121), *RUNNING]),
+    "a lost node": ({}, [*RUNNING, lose_node(), wait(30), wait(160), *RUNNING]),
+    "a lost node of a gang": ({"learner": {"nodes": 2}}, [*RUNNING, lose_node(survivors=1), wait(160), *RUNNING]),
     "a deadline": ({"deadlines": {"samplingSeconds": 50}}, [*RUNNING, wait(51), start]),
     "completion, raised": (
         {"em": {"iterations": 1}},
@@ -170,6 +176,8 @@ def test_the_scripts_go_where_they_say() -> None:
         "suspension": "Sampling",
         "a deleted job": "Sampling",
         "half a gang": "Sampling",
+        "a lost node": "Sampling",
+        "a lost node of a gang": "Sampling",
         "a deadline": "Failed",
         "completion, raised": "Complete",
         "completion, cleaned": "Restarting",
@@ -178,5 +186,8 @@ def test_the_scripts_go_where_they_say() -> None:
     }
     assert ends["crashes"]["status"]["restarts"] == 2
     assert ends["evictions"]["status"]["unchargedEnds"] == 3
+    for name in ("a lost node", "a lost node of a gang"):
+        assert (ends[name]["started"], ends[name]["live"]) == ([1, 2], [2])
+        assert (ends[name]["status"]["restarts"], ends[name]["status"]["unchargedEnds"]) == (0, 1)
     assert ends["half a gang"]["started"] == [1, 2]
     assert ("Job", names.learner_job("demo", 1)) not in ends["completion, cleaned"]["objects"]

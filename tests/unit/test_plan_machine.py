@@ -181,6 +181,12 @@ class Runs(RuleBasedStateMachine):
     def learner_stops(self, index: int) -> None:
         self.cluster.end(self.cluster.live()[0], rule=index)
 
+    @precondition(lambda self: self.cluster.live())
+    @rule(survivors=st.integers(0, 1), passes=st.integers(0, 4))
+    def node_is_lost(self, survivors: int, passes: int) -> None:
+        self.cluster.lose_node(self.cluster.live()[0], survivors=survivors)
+        self.operate(passes, patient=True)
+
     @precondition(lambda self: self.cluster.live() and self.cluster.status.get("attempt", 0) > 3)
     @rule(index=st.sampled_from([0, 1]))
     def learner_gives_up(self, index: int) -> None:
@@ -224,6 +230,8 @@ class Runs(RuleBasedStateMachine):
     @rule(seen=st.booleans())
     def user_takes_labels(self, seen: bool) -> None:
         job = self.cluster.jobs()[-1]
+        if job.get("status", {}).get("terminating"):
+            return  # once its end is written down, nobody asks for it by name, and its pods hold nothing that is left
         job["metadata"]["labels"] = {}
         self.cluster.touch(place_of(job))
         if seen:

@@ -10,7 +10,8 @@ from empg import exit_codes
 from empg.api.lifecycle import RestartsSpec
 from empg_operator import names
 from empg_operator.builders.learner import FAILURE_RULES
-from empg_operator.plan.situation import Ended, LearnerJob, Situation
+from empg_operator.plan.jobs import Ended, LearnerJob
+from empg_operator.plan.situation import Situation
 from empg_operator.plan.times import moment
 
 End = Literal["Complete", "InvalidSpec", "Diverged", "Evicted", "Retry", "Waiting", "Crashed", "Vanished"]
@@ -131,7 +132,10 @@ def start(situation: Situation, counted: Tally, not_before: float | None, *, cle
         cleared: the devices are free for the learner.
     """
     waiting = not_before is not None and situation.now < not_before
-    if situation.live is not None or counted.unseen_until is not None or waiting or not cleared:
+    # What a look showed is forgotten with the operator: such an end is written down first, and the Job deleted.
+    judged = situation.status.judged_attempt
+    untold = any(job.untold and not (job.deleted and job.attempt <= judged) for job in situation.jobs)
+    if situation.live is not None or untold or counted.unseen_until is not None or waiting or not cleared:
         return None
     attempt = situation.next_attempt
     return None if situation.blocked("Job", names.learner_job(situation.name, attempt)) else attempt
@@ -140,15 +144,15 @@ def start(situation: Situation, counted: Tally, not_before: float | None, *, cle
 def obsolete(situation: Situation, *, stop: bool) -> tuple[LearnerJob, ...]:
     """Jobs to delete: those that go on although they should not, and old ones, whose ends are written down.
 
-    Of the ended ones the newest is kept, so that its pods can be looked at.
+    Of the ended ones the newest is kept, so that its pods can be looked at; but none whose end a node does not tell.
 
     Args:
         situation: what is there; what is not written down yet leads to no deletion.
         stop: the run is to have no learner.
     """
     judged = situation.status.judged_attempt
-    going = [job for job in situation.jobs if job.live]
-    ended = [job for job in situation.jobs if not job.live and job.attempt <= judged]
+    going = [job for job in situation.jobs if job.live or job.untold]
+    ended = [job for job in situation.jobs if job not in going and job.attempt <= judged]
     unwanted = [job for job in going if stop or job.attempt <= judged or job.attempt < situation.attempt]
     return tuple(job for job in (*unwanted, *ended[:-1]) if not job.deleted)
 

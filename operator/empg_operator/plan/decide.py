@@ -61,6 +61,8 @@ def _decide(situation: Situation, settings: Settings) -> Plan:
     done = changes(situation, settings, decided, origin, sampler, learner, started)
     look = looks.look(situation, decided.tally, decided.turn, decided.clock, decided.samplers)
     due = [*decided.moments(), counted.again, look.again, sampler.again, learner.again]
+    if (job := situation.live) is not None:
+        due += [job.stops_from, job.due]
     due += [blocked.until for blocked in situation.observed.blocked.values()]
     if isinstance(origin, Missing):
         due.append(situation.now + PARENT_SECONDS)

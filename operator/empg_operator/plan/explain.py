@@ -10,6 +10,7 @@ from empg_operator.causes import STARTING, Cause, cause
 from empg_operator.conditions import MESSAGE_CHARACTERS, Statement, cut, set_conditions
 from empg_operator.plan.attempts import Judged, Tally
 from empg_operator.plan.course import Course
+from empg_operator.plan.jobs import LearnerJob
 from empg_operator.plan.lineage import Missing
 from empg_operator.plan.situation import Situation
 from empg_operator.plan.templates import Template
@@ -68,14 +69,20 @@ def phase(picture: Picture) -> Phase:
         return "Queued"
     if picture.course.turn == "samplers":
         return "Sampling"
-    if job is not None and (job.all_ready or job.ending):
+    fails = job is not None and job.ending is not None and not job.ending.complete and _stops(situation, job)
+    if job is not None and (job.all_ready or job.ending) and not fails:
         reported = _PHASES[situation.progress.phase] if situation.progress else "Starting"
         # A learner that takes turns leaves the sampling to the samplers in a moment.
         return "Learning" if reported == "Sampling" and situation.alternate else reported
-    starting = picture.started or (job.attempt if job is not None else None)
+    starting = picture.started or (job.attempt if job is not None and not job.ending else None)
     if starting is None and situation.attempt == 0:
         return "Pending"
     return "Starting" if starting == 1 or situation.alternate else "Restarting"
+
+
+def _stops(situation: Situation, job: LearnerJob) -> bool:
+    """Whether an attempt is about to stop for so long that it is told, before it is known how it ended."""
+    return job.stops_from is not None and job.stops_from <= situation.now
 
 
 def _halt(picture: Picture) -> tuple[str, str] | None:
@@ -130,7 +137,7 @@ def _learner(picture: Picture) -> Statement | None:
     if tally.ends and picture.course.turn != "samplers" and picture.started is None:
         return _ended(tally, tally.ends[-1], picture.course.last_words)
     if job is not None and job.ending:
-        return None
+        return _stopping(job) if _stops(situation, job) else None
     if job is not None and job.attempt > tally.judged:
         if job.all_ready:
             return Statement("LearnerReady", "True", "Running", f"The pods of attempt {job.attempt} run.")
@@ -148,6 +155,12 @@ def _learner(picture: Picture) -> Statement | None:
         refused = next((each.refusal for each in picture.templates if each.role == "learner" and each.refusal), None)
         return Statement("LearnerReady", "False", *(refused or (STARTING.reason, STARTING.message)))
     return None
+
+
+def _stopping(job: LearnerJob) -> Statement:
+    until = "" if job.due is None else f" by {stamp_after(job.due)}"
+    said = f"Attempt {job.attempt} ends, and its last pods stop; it counts as ended if no node tells so{until}."
+    return Statement("LearnerReady", "False", "Stopping", said)
 
 
 def _ended(tally: Tally, judged: Judged, last_words: Cause | None) -> Statement:

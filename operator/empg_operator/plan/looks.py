@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from empg.api.status import Clock, Turn
 from empg_operator.causes import Cause, ending
+from empg_operator.decision import Diagnosis
 from empg_operator.plan.attempts import Tally
+from empg_operator.plan.lost import untold
 from empg_operator.plan.situation import Situation
 from empg_operator.plan.times import moment, soonest
 
@@ -40,7 +43,7 @@ def look(situation: Situation, tally: Tally, turn: Turn, clock: Clock, desired: 
     due = since + GRACE_SECONDS
     taken = situation.look(LOOK_SECONDS)
     if taken is not None:
-        due = max(due, taken.taken + LOOK_SECONDS)
+        due = max(due, min(taken.taken + LOOK_SECONDS, _lost_at(situation, taken)))
     return Look(now=situation.now >= due, again=None if situation.now >= due else due)
 
 
@@ -62,6 +65,12 @@ def _learner_wanted(situation: Situation, clock: Clock) -> float | None:
         return None
     started = moment(situation.status.attempt_start_time) or 0.0
     return max(started, moment(clock.since) or 0.0)
+
+
+def _lost_at(situation: Situation, taken: Diagnosis) -> float:
+    """When the end of a learner's pod is due that had not ended when it was looked at."""
+    pod = untold(taken, situation.attempt)
+    return math.inf if pod is None or pod.due <= taken.taken else pod.due
 
 
 def _samplers_wanted(situation: Situation, turn: Turn, clock: Clock, desired: int) -> float | None:

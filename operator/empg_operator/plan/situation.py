@@ -4,53 +4,15 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from empg.api.load import parse_run
 from empg.api.run import EMPGRun, RunSpec
 from empg.api.status import Progress, RunStatus
 from empg_operator import names
 from empg_operator.decision import Blocked, Diagnosis, Manifest, Observed
+from empg_operator.plan.jobs import LearnerJob, read_job
 from empg_operator.plan.reading import read_status
-
-
-@dataclass(frozen=True)
-class Ended:
-    """How a Job ended."""
-
-    complete: bool
-    rule: int | None = None
-    """Index of the rule of its failure policy that ended it; None: it completed, or no rule did."""
-    message: str = ""
-
-
-@dataclass(frozen=True)
-class LearnerJob:
-    """The Job of one attempt."""
-
-    attempt: int
-    name: str
-    uid: str | None
-    pods: int
-    """Pods that it is made of."""
-    ready: int
-    suspended: bool
-    """Kueue keeps it in its queue."""
-    ending: bool
-    """Its end is certain, but some of its pods still are about to stop; what is ready says nothing any more."""
-    deleted: bool
-    """It is to go, and does when its finalizers let it."""
-    ended: Ended | None
-
-    @property
-    def live(self) -> bool:
-        return self.ended is None
-
-    @property
-    def all_ready(self) -> bool:
-        return self.live and not self.suspended and self.ready >= self.pods
 
 
 @dataclass(frozen=True)
@@ -162,7 +124,7 @@ def survey(observed: Observed, now: float) -> Situation:
     run = _accept(observed.run)
     name = run.metadata.name
     jobs = [
-        _job(attempt, manifest)
+        read_job(attempt, manifest, observed.diagnosis, now)
         for (kind, child), manifest in observed.children.items()
         if kind == "Job" and (attempt := _attempt(name, child)) is not None
     ]
@@ -181,12 +143,6 @@ def generation(run: Manifest) -> int:
     return int(run["metadata"].get("generation", 0))
 
 
-def condition(manifest: Manifest, kind: str) -> Mapping[str, Any] | None:
-    """The condition of this type of any object, if it is true."""
-    conditions = (manifest.get("status") or {}).get("conditions") or ()
-    return next((each for each in conditions if each["type"] == kind and each["status"] == "True"), None)
-
-
 def _accept(run: Manifest) -> EMPGRun:
     metadata = run["metadata"]
     document = {
@@ -201,32 +157,6 @@ def _accept(run: Manifest) -> EMPGRun:
 def _attempt(run: str, job: str) -> int | None:
     numbered = re.fullmatch(re.escape(names.learner_job(run, 0)).removesuffix("0") + r"([1-9]\d*)", job)
     return int(numbered[1]) if numbered else None
-
-
-def _job(attempt: int, manifest: Manifest) -> LearnerJob:
-    spec, status = manifest["spec"], manifest.get("status") or {}
-    return LearnerJob(
-        attempt=attempt,
-        name=manifest["metadata"]["name"],
-        uid=manifest["metadata"].get("uid"),
-        pods=max(spec.get("parallelism", 1), 1),
-        ready=status.get("ready", 0),
-        suspended=spec.get("suspend", False),
-        ending=any(condition(manifest, kind) for kind in ("FailureTarget", "SuccessCriteriaMet")),
-        deleted="deletionTimestamp" in manifest["metadata"],
-        ended=_ended(manifest),
-    )
-
-
-def _ended(job: Manifest) -> Ended | None:
-    if condition(job, "Complete"):
-        return Ended(complete=True)
-    failed = condition(job, "Failed")
-    if failed is None:
-        return None
-    message = failed.get("message", "")
-    rule = re.search(r"rule at index (\d+)", message) if failed.get("reason") == "PodFailurePolicy" else None
-    return Ended(complete=False, rule=int(rule[1]) if rule else None, message=message)
 
 
 def _samplers(deployment: Manifest | None) -> SamplerPods:
