@@ -90,7 +90,7 @@ def _trained(situation: Situation) -> str:
     if progress is None:
         return "The learner has finished."
     version = "" if progress.policy_version is None else f"; the newest policy is {progress.policy_version}"
-    return f"{progress.iterations} iterations are done{version}."
+    return f"{progress.iteration} iterations are done{version}."
 
 
 def _said(judged: Judged, last_words: Cause | None) -> str:
