@@ -40,6 +40,14 @@ def command(*arguments: str) -> str:
     return done.stdout
 
 
+def mentions(process: Path, directory: Path) -> bool:
+    """Whether the command line of a process, if it still runs, names a directory."""
+    try:
+        return str(directory).encode() in process.read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Access]:
     """A cluster of one node with the image; skipped where a node can't run."""
@@ -57,7 +65,10 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Access]:
     archive.write(image, IMAGE, {f"bin/{applet}": Path(busybox) for applet in APPLETS}, ["/bin/sh"])
     where = ("--dir", str(directory / "cluster"))
     try:
-        command("up", *where)
+        told = command("up", *where)
+        started = (directory / "cluster/pid").read_text()
+        assert command("up", *where) == told
+        assert (directory / "cluster/pid").read_text() == started
         command("load", str(image), *where)
         kubeconfig = directory / "cluster" / "admin.kubeconfig"
         yield Access(kubeconfig, tools.path("kubectl"), tools.path("helm"))
@@ -67,6 +78,8 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Access]:
     name = namespaces.name_of(directory / "cluster")
     assert not list(Path("/sys/fs/cgroup").glob(f"**/{name}"))
     assert name not in namespaces.run("ip", "link")
+    assert str(directory / "cluster") not in Path("/proc/self/mountinfo").read_text()
+    assert [process for process in Path("/proc").glob("[0-9]*/cmdline") if mentions(process, directory)] == []
 
 
 @pytest.fixture
