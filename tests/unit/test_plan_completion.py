@@ -37,7 +37,7 @@ def test_the_end_of_an_attempt_may_be_the_end_of_the_run(
 def test_it_tells_of_the_iterations_that_were_made() -> None:
     """More than the manifest asks for by now, if the learner heard late of an edit."""
     done = progress(iteration=5, iterations=3, phase="done", policyVersion=5)
-    seen = situation(job(1, complete=True), status={**DONE, "progress": done})
+    seen = situation(job(1, complete=True), status={"attempt": 1, "progress": done})
     found = reached(seen, tally(seen, over=False), None)
     assert found == Outcome("Complete", "Trained", "5 iterations are done; the newest policy is 5.")
 
