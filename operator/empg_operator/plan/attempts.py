@@ -132,19 +132,23 @@ def start(situation: Situation, counted: Tally, not_before: float | None, *, cle
         cleared: the devices are free for the learner.
     """
     waiting = not_before is not None and situation.now < not_before
-    # What a look showed is forgotten with the operator: such an end is written down first, and the Job deleted.
-    judged = situation.status.judged_attempt
-    untold = any(job.untold and not (job.deleted and job.attempt <= judged) for job in situation.jobs)
-    if situation.live is not None or untold or counted.unseen_until is not None or waiting or not cleared:
+    left = unwritten(situation) or any(job.untold and not job.deleted for job in situation.jobs)
+    if situation.live is not None or left or counted.unseen_until is not None or waiting or not cleared:
         return None
     attempt = situation.next_attempt
     return None if situation.blocked("Job", names.learner_job(situation.name, attempt)) else attempt
 
 
+def unwritten(situation: Situation) -> bool:
+    """Whether an end that no node tells is to be written down before anything is done about it: what a look showed is
+    forgotten with the operator."""
+    return any(job.untold and job.attempt > situation.status.judged_attempt for job in situation.jobs)
+
+
 def obsolete(situation: Situation, *, stop: bool) -> tuple[LearnerJob, ...]:
     """Jobs to delete: those that go on although they should not, and old ones, whose ends are written down.
 
-    Of the ended ones the newest is kept, so that its pods can be looked at; but none whose end a node does not tell.
+    Of the ended ones the newest is kept, so that its pods can be looked at; but none whose end is not told.
 
     Args:
         situation: what is there; what is not written down yet leads to no deletion.

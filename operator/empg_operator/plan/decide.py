@@ -13,7 +13,7 @@ from empg_operator.conditions import Statement, set_conditions
 from empg_operator.decision import Event, Observed, Plan
 from empg_operator.names import Role
 from empg_operator.plan import looks, templates
-from empg_operator.plan.attempts import start
+from empg_operator.plan.attempts import start, unwritten
 from empg_operator.plan.children import changes
 from empg_operator.plan.completion import children_expire
 from empg_operator.plan.course import Course, course
@@ -76,7 +76,7 @@ def _decide(situation: Situation, settings: Settings) -> Plan:
         delete=done.delete,
         status=ours(status) if differs(status, situation.observed.run) else None,
         events=transitions(picture, status),
-        requeue_after=0.0 if decided.only_write else _after(situation.now, due),
+        requeue_after=0.0 if decided.only_write or unwritten(situation) else _after(situation.now, due),
     )
 
 
