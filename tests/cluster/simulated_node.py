@@ -45,6 +45,7 @@ class SimulatedNode:
     Attributes may be changed at any time:
         start_as: what becomes of a pod when it arrives; everything runs unless told otherwise.
         sigterm_exit_code: with what a process ends on SIGTERM; None if it ignores it and is killed after its grace.
+        linger_seconds: how long a pod stays whose end is told, as one does whose volumes are unmounted.
     """
 
     def __init__(self, kubeconfig: Path, name: str = "node-0", **capacity: str) -> None:
@@ -54,6 +55,7 @@ class SimulatedNode:
         self.name = name
         self.start_as: Callable[[Pod], Start] = lambda pod: Start.RUN
         self.sigterm_exit_code: int | None = pod_status.SIGTERM_EXIT
+        self.linger_seconds = 0.0
         self._resources = {**resources, **changed}
         self._rest = Rest(kubeconfig, "simulated-node")
         self._watch = Watch()
@@ -169,14 +171,20 @@ class SimulatedNode:
             self._end(pod, self.sigterm_exit_code)
         else:
             grace = pod["metadata"]["deletionGracePeriodSeconds"]
-            timer = threading.Timer(grace, self._guard, args=(lambda: self._end(pod, pod_status.SIGKILL_EXIT),))
-            timer.daemon = True
-            timer.start()
+            self._later(grace, lambda: self._end(pod, pod_status.SIGKILL_EXIT))
 
     def _end(self, pod: Pod, exit_code: int) -> None:
         """The containers are gone: their end is told first, then the pod may go."""
         self._say(pod, pod_status.finished(pod, exit_code))
-        self._delete(pod)
+        if self.linger_seconds:
+            self._later(self.linger_seconds, lambda: self._delete(pod))
+        else:
+            self._delete(pod)
+
+    def _later(self, seconds: float, work: Callable[[], None]) -> None:
+        timer = threading.Timer(seconds, self._guard, args=(work,))
+        timer.daemon = True
+        timer.start()
 
     def _say(self, pod: Pod, status: pod_status.Status) -> None:
         """Write a pod's status. A pod that is gone or was replaced by another of its name is left alone."""

@@ -3,6 +3,7 @@
 import pytest
 from plan_samples import NOW, job, situation
 
+from empg_operator.plan.attempts import obsolete, start, tally
 from empg_operator.plan.suspension import Spent, halted, spent
 from empg_operator.plan.times import stamp
 
@@ -40,3 +41,18 @@ def test_user_and_queue_halt_a_run(suspend: bool, queued: bool, expected: bool) 
 
 def test_an_ended_job_queues_for_nothing() -> None:
     assert not halted(situation(job(1, suspend=True, failed="x")))
+
+
+def test_a_job_whose_end_came_with_its_suspension_queues_for_nothing() -> None:
+    message = "Container learner for pod team/x failed with exit code 75 matching FailJob rule at index 3"
+    target = {"type": "FailureTarget", "status": "True", "reason": "PodFailurePolicy", "message": message}
+    stopped = job(1, suspend=True)
+    stopped["status"]["conditions"] = [{"type": "Suspended", "status": "True"}, target]
+    seen = situation(stopped, status={"attempt": 1})
+    counted = tally(seen, over=False)
+    assert not halted(seen)
+    assert [(judged.end, judged.message) for judged in counted.ends] == [("Retry", message)]
+    assert counted.restarts == 0
+    assert start(seen, counted, None, cleared=True) is None, "the queue is to forget the one before"
+    judged = situation(stopped, status={"attempt": 1, "judgedAttempt": 1})
+    assert [each.attempt for each in obsolete(judged, stop=False)] == [1]

@@ -48,7 +48,7 @@ class LearnerJob:
     """It is to go, and does when its finalizers let it."""
     ended: Ended | None
     untold: bool
-    """It counts as ended, but a node does not tell the end of its pods."""
+    """It counts as ended, but nobody tells that it has."""
 
     @property
     def live(self) -> bool:
@@ -65,8 +65,13 @@ class LearnerJob:
 
 
 def read_job(attempt: int, manifest: Manifest, look: Diagnosis | None, now: float) -> LearnerJob:
-    """Read a Job. Its end may follow from what a node does not tell, by the newest look or by the time."""
+    """Read a Job. Its end may follow from what a node does not tell, by the newest look or by the time.
+
+    Kueue suspends a Job whose pods then end: where one of them does by a rule of the failure policy before it is gone,
+    the Job is to fail, but can't, as one that has ended needs a start time and a suspended one has none.
+    """
     spec, status = manifest["spec"], manifest.get("status") or {}
+    suspended = spec.get("suspend", False)
     over = condition(manifest, "Complete") or condition(manifest, "Failed")
     target = condition(manifest, "SuccessCriteriaMet") or condition(manifest, "FailureTarget")
     since = moment(target.get("lastTransitionTime")) if target else None
@@ -74,8 +79,11 @@ def read_job(attempt: int, manifest: Manifest, look: Diagnosis | None, now: floa
     ending = _ended(target) if target else None
     ended, untold = _ended(over) if over else None, None
     if ended is None and ending is not None:
-        untold = _beside_a_lost_node(ending) if counts is not None and counts <= now else None
-    elif ended is None and look is not None and not spec.get("suspend", False):
+        if suspended:
+            untold = ending
+        elif counts is not None and counts <= now:
+            untold = _beside_a_lost_node(ending)
+    elif ended is None and look is not None and not suspended:
         untold = _of_a_lost_pod(lost(look, attempt))
     return LearnerJob(
         attempt=attempt,
@@ -83,7 +91,7 @@ def read_job(attempt: int, manifest: Manifest, look: Diagnosis | None, now: floa
         uid=manifest["metadata"].get("uid"),
         pods=max(spec.get("parallelism", 1), 1),
         ready=status.get("ready", 0),
-        suspended=spec.get("suspend", False),
+        suspended=suspended,
         ending=ending,
         ending_since=since,
         due=counts,
