@@ -10,11 +10,12 @@ from typing import Any
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from plan_cluster import Cluster, Fault, ended, number, place_of
+from plan_cluster import Cluster, Fault, ended, listed, number, place_of
 from plan_samples import NAME
 
 from empg_operator import names
 from empg_operator.decision import Plan
+from empg_operator.plan.attempts import VANISH_SECONDS
 
 EXAMPLES = int(os.environ.get("EMPG_MACHINE_EXAMPLES", "0"))
 PROFILE = settings(
@@ -117,9 +118,12 @@ class Runs(RuleBasedStateMachine):
     @rule()
     def settle(self) -> None:
         """With nothing happening, the operator comes to rest, and then it is where it should be."""
+        cluster = self.cluster
+        if not all(listed(job) for job in cluster.jobs()):
+            cluster.now += VANISH_SECONDS  # a Job that lost its labels is asked for no sooner
         last = self.rest()
         assert last == Plan(requeue_after=last.requeue_after)
-        cluster, child = self.cluster, self.cluster.deployment()
+        child = cluster.deployment()
         replicas = child["spec"]["replicas"] if child is not None else 0
         stopped = cluster.run["spec"].get("suspend") or self.outcome()
         assert not (stopped and (cluster.live() or replicas))
