@@ -81,6 +81,17 @@ def _unheard(conditions: Mapping[str, Mapping[str, Any]]) -> bool:
     return taken and containers.get("status") == "True"
 
 
+def gated(pod: Manifest) -> bool:
+    """Whether a queue holds the pod back from the scheduler."""
+    said = [each for each in _status(pod).get("conditions") or () if each["type"] == "PodScheduled"]
+    return any(each["status"] == "False" and each.get("reason") == "SchedulingGated" for each in said)
+
+
+def failing(pod: Manifest) -> bool:
+    """Whether a container of the pod ended in disorder and has not been ready since."""
+    return any(_failed(status) is not None for status in _status(pod).get("containerStatuses") or ())
+
+
 def _unscheduled(pod: str, role: Role, condition: Mapping[str, Any]) -> Cause:
     message = condition.get("message", "")
     if condition.get("reason") == "SchedulingGated":
@@ -95,7 +106,7 @@ def _unscheduled(pod: str, role: Role, condition: Mapping[str, Any]) -> Cause:
 def _of_container(pod: str, role: Role, status: Mapping[str, Any]) -> Iterator[Cause]:
     waiting = (status.get("state") or {}).get("waiting") or {}
     reason, message = waiting.get("reason", ""), waiting.get("message", "")
-    where, ended = f"Container {status['name']} of pod {pod}", _terminated(status)
+    where = f"Container {status['name']} of pod {pod}"
     if reason == "InvalidImageName":
         yield explained(reason, where, message, f"correct spec.{role}.image")
     elif reason in _IMAGE:
@@ -105,7 +116,7 @@ def _of_container(pod: str, role: Role, status: Mapping[str, Any]) -> Iterator[C
         yield explained("ImagePullBackOff", where, why, remedy)
     elif reason in _CONFIG:
         yield explained(reason, where, message, f"create what is missing, or correct spec.{role}.podTemplate")
-    elif ended is not None and ended["exitCode"] not in _ORDERLY and not status.get("ready"):
+    elif (ended := _failed(status)) is not None:
         last = _ended(pod, status["name"], role, ended)
         again = "CrashLoopBackOff" if status.get("restartCount", 0) > 0 else "Crashed"
         yield Cause("OOMKilled" if last.reason == "OOMKilled" else again, last.message)
@@ -124,6 +135,12 @@ def _ended(pod: str, container: str, role: Role, ended: Mapping[str, Any]) -> Ca
 
 def _status(pod: Manifest) -> Mapping[str, Any]:
     return pod.get("status") or {}
+
+
+def _failed(status: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """The newest end of a container, if it was in disorder and the container is not ready again."""
+    ended = _terminated(status)
+    return None if ended is None or ended["exitCode"] in _ORDERLY or status.get("ready") else ended
 
 
 def _terminated(status: Mapping[str, Any]) -> Mapping[str, Any] | None:

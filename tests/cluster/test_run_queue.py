@@ -100,6 +100,30 @@ def test_a_run_that_is_suspended_leaves_the_queue(stage: Stage, queue: JobQueue)
     stage.until_no_orphans()
 
 
+def test_samplers_that_the_queue_holds_back_cost_no_time(stage: Stage) -> None:
+    """As Kueue does it to pods: by a gate, which it takes away when it admits them."""
+    gates = {"spec": {"schedulingGates": [{"name": "kueue.x-k8s.io/admission"}]}}
+    view = stage.create("gated", {"sampler.podTemplate": gates, "deadlines.samplingSeconds": 40})
+    stage.learners(view)
+    view.report(phase="sampling")
+    view.until_phase("Queued", SECONDS)
+    assert (view.condition("SamplersReady")["reason"], view.condition("LearnerReady")["status"]) == (
+        "SchedulingGated",
+        "True",
+    )
+    status = view.status()
+    assert status["clock"]["waitingFor"] == "queue"
+    assert status["interrupted"][0]["waitingFor"] == "sampling"
+    assert "activeSince" not in status
+    for pod in stage.pods(view.sampler_pods):
+        path = f"/api/v1/namespaces/{stage.namespace}/pods/{pod['metadata']['name']}"
+        stage.rest.patch(path, {"spec": {"schedulingGates": None}})
+    stage.samplers(view)
+    view.until_phase("Sampling", SECONDS)
+    clock = view.status()["clock"]
+    assert clock["seconds"] == status["interrupted"][0]["seconds"] < 40
+
+
 def _admit(queue: JobQueue, name: str) -> bool:
     try:
         return queue.admit(name)

@@ -45,6 +45,8 @@ class Cluster:
     writes: int = 0
     kept: list[Any] = field(default_factory=list)
     """Pods on nodes that do not answer."""
+    waiting: list[Any] = field(default_factory=list)
+    """What a look finds of sampler pods that are not ready."""
     trained: int = 0
     """Under `Alternate`: the newest attempt whose units a learner has trained on."""
 
@@ -197,6 +199,8 @@ class Cluster:
                 yield pod(f"{job['metadata']['name']}-{index}", "learner")
         for index in range((self.deployment() or {}).get("status", {}).get("readyReplicas", 0)):
             yield pod(f"{NAME}-sampler-{index}", "sampler")
+        if (self.deployment() or {}).get("spec", {}).get("replicas"):
+            yield from self.waiting
 
     # Controllers and kubelets
 

@@ -41,7 +41,12 @@ def test_a_run_goes_from_its_children_to_its_learner_to_its_samplers() -> None:
     assert len(steps.plans[1].try_pods) == 2
     assert [each["kind"] for each in second.create] == ["ControllerRevision", "ControllerRevision", "Job"]
     assert steps.samplers() == 0
-    assert steps.status()["clock"] == {"waitingFor": "pods", "iteration": 0, "since": "2027-01-15T08:00:00Z"}
+    assert steps.status()["clock"] == {
+        "waitingFor": "pods",
+        "iteration": 0,
+        "since": "2027-01-15T08:00:00Z",
+        "seconds": 0.0,
+    }
     assert steps.settle() == Plan(requeue_after=20.0), "nothing is left to do"
     assert (steps.status()["phase"], steps.said("Ready")) == ("Starting", ("False", "Starting"))
     steps.replace_job(1, ready=1)

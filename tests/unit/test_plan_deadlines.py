@@ -3,11 +3,11 @@
 from typing import Any
 
 import pytest
-from plan_samples import NOW, Steps, job, progress, situation
+from plan_samples import NOW, Steps, deployment, diagnosis, job, pod, progress, situation
 
 from empg.api.status import Clock
 from empg_operator.plan.attempts import tally
-from empg_operator.plan.deadlines import clock, deadlines, passed
+from empg_operator.plan.deadlines import clock, deadlines, interrupted, passed
 from empg_operator.plan.situation import Situation
 from empg_operator.plan.suspension import Spent
 from empg_operator.plan.times import stamp
@@ -61,6 +61,46 @@ def test_what_is_waited_for(child: Any, status: dict[str, Any], expected: tuple[
     assert waits(situation(child, status=status)) == expected
 
 
+@pytest.mark.parametrize(
+    ("now", "took", "left"),
+    [
+        # The attempt that was interrupted in it goes on with it, the next one too; or with what came before it.
+        ({}, {("sampling", 3): 7.0}, {}),
+        ({"phase": "starting"}, {}, {("sampling", 3): 7.0}),
+        ({"phase": "starting", "iteration": 2}, {}, {("sampling", 3): 7.0}),
+        ({"phase": "learning", "iteration": 2}, {("learning", 2): 0.0}, {("sampling", 3): 7.0}),
+        # Whoever is further has finished it.
+        ({"phase": "learning"}, {("learning", 3): 0.0}, {}),
+        ({"iteration": 4}, {("sampling", 4): 0.0}, {}),
+        ({"phase": "evaluating", "iteration": 4}, {}, {}),
+        # Samplers that take turns evaluate the last policy as if in a further E-step.
+        ({"phase": "evaluating"}, {}, {("sampling", 3): 7.0}),
+        ({"phase": "done"}, {}, {}),
+    ],
+)
+def test_a_step_that_was_interrupted_goes_on_with_the_time_that_it_took(
+    now: dict[str, Any], took: dict[Any, float], left: dict[Any, float]
+) -> None:
+    status = {
+        "attempt": 2,
+        "clock": {"waitingFor": "pods", "iteration": 0, "since": stamp(OLD)},
+        "interrupted": [{"waitingFor": "sampling", "iteration": 3, "seconds": 7.0}],
+        "progress": progress(attempt=2, **({"iteration": 3} | now)),
+    }
+    seen = situation(job(2, ready=1), status=status)
+    found = clock(seen, tally(seen, over=False), "learner", running=True)
+    if took:
+        assert {(found.waiting_for, found.iteration): found.seconds} == took
+    assert {(step.waiting_for, step.iteration): step.seconds for step in interrupted(seen, found) or ()} == left
+
+
+def test_a_step_that_is_interrupted_keeps_the_time_of_all_attempts() -> None:
+    running = {"waitingFor": "sampling", "iteration": 0, "since": stamp(OLD), "seconds": 7.0}
+    seen = situation(job(1, rule=2), status={"attempt": 1, "clock": running, "progress": progress()})
+    kept = interrupted(seen, clock(seen, tally(seen, over=False), "learner", running=True)) or ()
+    assert [(step.iteration, step.seconds) for step in kept] == [(0, 57.0)]
+
+
 def test_the_samplers_turn_is_an_e_step() -> None:
     status = before("nothing") | {"judgedAttempt": 1, "progress": progress(iteration=2)}
     seen = situation(job(1, rule=4), spec={"sampler": {"rollStrategy": "Alternate"}}, status=status)
@@ -74,6 +114,19 @@ def test_the_samplers_turn_is_an_e_step() -> None:
 def test_a_learner_that_takes_turns_does_not_sample(wait: str, expected: tuple[str, int, float]) -> None:
     status = before(wait, 1 if wait == "learning" else 0) | {"progress": progress(iteration=2)}
     assert waits(situation(job(1, ready=1), spec={"sampler": {"rollStrategy": "Alternate"}}, status=status)) == expected
+
+
+@pytest.mark.parametrize(
+    ("phase", "expected"),
+    [("sampling", "queue"), ("evaluating", "queue"), ("learning", "learning"), ("publishing", "learning")],
+)
+def test_a_learner_that_works_does_not_wait_in_the_queue_of_the_samplers(phase: str, expected: str) -> None:
+    held_back = pod("demo-sampler-a", "sampler", phase="Pending")
+    held_back["status"]["conditions"] = [{"type": "PodScheduled", "status": "False", "reason": "SchedulingGated"}]
+    status = {"attempt": 1, "progress": progress(phase=phase)}
+    seen = situation(job(1, ready=1), deployment(2), status=status, diagnosis=diagnosis(held_back))
+    assert waits(seen)[0] == expected
+    assert waits(seen, running=False)[0] == "nothing"
 
 
 def test_a_run_that_is_halted_waits_for_nothing() -> None:

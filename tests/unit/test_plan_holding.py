@@ -3,9 +3,9 @@
 from typing import Any
 
 import pytest
-from plan_samples import NOW, Steps, deployment, diagnosis, job, pod, situation
+from plan_samples import NOW, Steps, deployment, diagnosis, job, pod, progress, situation
 
-from empg_operator.plan.holding import PAUSE_SECONDS, holding, pause
+from empg_operator.plan.holding import MAX_PAUSE_SECONDS, PAUSE_SECONDS, holding, pause, releases
 from empg_operator.plan.times import stamp
 
 ENDING = {**job(1, pods=2), "status": {"ready": 1, "conditions": [{"type": "FailureTarget", "status": "True"}]}}
@@ -79,6 +79,21 @@ def test_runs_pause_differently_and_each_the_same_every_time() -> None:
     assert all(PAUSE_SECONDS[0] <= each <= PAUSE_SECONDS[1] for each in pauses)
     assert len({round(each) for each in pauses}) > 50
     assert pause("uid-1", 1) == pauses[1] != pause("uid-1", 2)
+
+
+def test_a_run_that_gets_nowhere_pauses_longer_each_time_up_to_an_hour() -> None:
+    first = pause("uid-1", 1)
+    assert [pause("uid-1", 1, releases) for releases in (1, 2, 3)] == [first, 2 * first, 4 * first]
+    assert pause("uid-1", 1, 8) == pause("uid-1", 1, 10_000) == MAX_PAUSE_SECONDS
+
+
+@pytest.mark.parametrize(("iteration", "counted"), [(None, 3), (2, 3), (3, 1)])
+def test_an_iteration_that_was_finished_makes_the_pause_short_again(iteration: int | None, counted: int) -> None:
+    status: dict[str, Any] = {"attempt": 4, "attemptIteration": 2, "releases": 2}
+    if iteration is not None:
+        status["progress"] = progress(attempt=4, iteration=iteration)
+    assert releases(situation(job(4), status=status), release=True) == counted
+    assert releases(situation(job(4), status=status), release=False) == counted - 1
 
 
 def test_all_is_given_back_and_tried_again_at_no_cost() -> None:

@@ -29,17 +29,18 @@ class RestartsSpec(Spec):
 
 class DeadlinesSpec(Spec):
     """Longest times in seconds, by the operator's clock. A run that passes one has failed, and says which. Absent:
-    no limit. Time in suspension or in a queue does not count."""
+    no limit. Time in suspension or in a queue does not count; samplers are in a queue while it has admitted none."""
 
     pending_seconds: float | None = field(86_400.0, change="live", gt=0, le=100_000_000)
     """Until all pods of an attempt run."""
     hold_seconds: float | None = field(900.0, change="live", gt=0, le=100_000_000)
     """A run that has had only its learner or only a part of its learner for so long gives all back and tries again
-    later, so that two half-started runs do not wait for each other."""
+    later, so that two half-started runs do not wait for each other. The pause doubles each time, up to an hour, until
+    an iteration is finished. A sampler that has crashed and is not ready again does not count as there."""
     sampling_seconds: float | None = field(None, change="live", gt=0, le=100_000_000)
-    """One E-step."""
+    """One E-step. The time of all attempts adds up; what lies between them does not count."""
     learning_seconds: float | None = field(None, change="live", gt=0, le=100_000_000)
-    """One M-step, publication included."""
+    """One M-step, publication included. Attempts add up as for `samplingSeconds`."""
     rolling_seconds: float | None = field(None, change="live", gt=0, le=100_000_000)
     """Until all samplers hold a new policy."""
     run_seconds: float | None = field(None, change="live", gt=0, le=100_000_000)

@@ -70,9 +70,21 @@ class SamplerCount(Whole):
 class Clock(Whole):
     """What the run waits for, and since when by the operator's clock; deadlines are measured by it."""
 
-    waiting_for: Literal["pods", "sampling", "learning", "nothing"]
+    waiting_for: Literal["pods", "queue", "sampling", "learning", "nothing"]
+    """`queue`: no sampler is ready, and the queue has admitted none."""
     iteration: int = 0
     since: Time
+    seconds: float = 0.0
+    """Time that counts up to `since`: what earlier attempts took for the same step."""
+
+
+class Step(Whole):
+    """A step of the run that was interrupted."""
+
+    waiting_for: Literal["sampling", "learning"]
+    iteration: int
+    seconds: float
+    """Time that it took so far."""
 
 
 class Storage(Whole):
@@ -183,8 +195,12 @@ class RunStatus(Spec):
     active_since: Time | None = None
     completion_time: Time | None = None
     clock: Clock | None = None
+    interrupted: tuple[Step, ...] | None = Field(None, max_length=2)
+    """Steps that were begun and not finished, and that the run does not work on now."""
     held_since: Time | None = None
     """Since when only a part of the pods that the run needs has devices."""
+    releases: int = 0
+    """Times that all was given back for that since an iteration was finished, which the pause grows with."""
     rolled_policy: int | None = None
     """Policy that all samplers were last asked to hold, or a newer one. The next one follows when they do."""
     roll_started: Time | None = None

@@ -162,8 +162,7 @@ def obsolete(situation: Situation, *, stop: bool) -> tuple[LearnerJob, ...]:
 
 
 def _charge(before: Tally, situation: Situation, judged: Judged) -> Tally:
-    progress, restarts = situation.status.progress, situation.spec.restarts
-    moved = progress is not None and progress.iteration > situation.status.attempt_iteration
+    restarts, moved = situation.spec.restarts, situation.moved
     crashed = judged.end == "Crashed"
     free = judged.end in ("Evicted", "Retry", "Vanished")
     fruitless = (0 if moved else before.fruitless) + crashed

@@ -12,7 +12,7 @@ from empg_operator.plan import completion
 from empg_operator.plan.attempts import Tally, tally
 from empg_operator.plan.completion import Outcome
 from empg_operator.plan.deadlines import Deadline, clock, deadlines, passed
-from empg_operator.plan.holding import Holding, holding, pause
+from empg_operator.plan.holding import Holding, holding, pause, releases
 from empg_operator.plan.lineage import Missing
 from empg_operator.plan.looks import last_words
 from empg_operator.plan.roll import Roll, roll
@@ -46,6 +46,8 @@ class Course:
     holding: Holding
     released: bool
     """All devices are given back, as some were held in vain."""
+    releases: int
+    """Times that they were since an iteration was finished."""
     samplers: int
     """Sampler pods that are wanted."""
     roll: Roll
@@ -86,11 +88,13 @@ def course(situation: Situation, origin: Lineage | Missing | None) -> Course:
 
 def _course(situation: Situation, so_far: Tally, *, running: bool) -> Course:
     whose = turn(situation, so_far)
-    now_waiting, time = clock(situation, so_far, whose, running=running), spent(situation, running=running)
+    now_waiting = clock(situation, so_far, whose, running=running)
+    time = spent(situation, running=running and now_waiting.waiting_for != "queue")
     held = holding(situation, whose, running=running)
+    given_back = releases(situation, release=held.release)
     wanted = replicas(situation, whose, stopped=not running, released=held.release)
     rolled = roll(situation, wanted)
-    again = situation.now + pause(situation.uid, situation.attempt) if held.release else None
+    again = situation.now + pause(situation.uid, situation.attempt, given_back) if held.release else None
     # Its Job is deleted now; who resumes the run at once need not wait until it is clear what became of it.
     given_up = situation.live is not None and (held.release or situation.spec.suspend)
     return Course(
@@ -107,6 +111,7 @@ def _course(situation: Situation, so_far: Tally, *, running: bool) -> Course:
         spent=time,
         holding=held,
         released=held.release,
+        releases=given_back,
         samplers=wanted,
         roll=rolled,
         limits=deadlines(situation, now_waiting, time, rolled.started),

@@ -6,15 +6,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from empg.api.status import Clock, Turn
+from empg.api.status import Clock, Step, Turn
 from empg_operator.causes import GRAVITY
 from empg_operator.plan.attempts import Tally
 from empg_operator.plan.completion import Outcome
+from empg_operator.plan.queued import samplers_queued
 from empg_operator.plan.situation import Situation
 from empg_operator.plan.suspension import Spent
-from empg_operator.plan.times import moment, stamp
+from empg_operator.plan.times import elapsed, moment, stamp
 
-Wait = Literal["pods", "sampling", "learning", "nothing"]
+Wait = Literal["pods", "queue", "sampling", "learning", "nothing"]
 
 _NOTHING: tuple[Wait, int] = ("nothing", 0)
 _PHASES: dict[str, Wait] = {"sampling": "sampling", "learning": "learning", "publishing": "learning"}
@@ -33,12 +34,39 @@ class Deadline:
 
 def clock(situation: Situation, tally: Tally, turn: Turn, *, running: bool) -> Clock:
     """What the run waits for. It starts anew when that changes, and goes on from attempt to attempt while pods are
-    waited for: an eviction must not stretch the deadline. After a crash it stands still until the next attempt."""
-    before, stopped = situation.status.clock, Clock(waiting_for="nothing", since=stamp(situation.now))
+    waited for: an eviction must not stretch the deadline. After a crash it stands still until the next attempt. A step
+    that was interrupted goes on with the time that it took before."""
+    before = situation.status.clock
     wait, iteration = _wait(situation, tally, turn, before) if running else _NOTHING
+    if running and wait != "learning" and samplers_queued(situation, turn):
+        wait, iteration = "queue", 0
     if before is not None and (before.waiting_for, before.iteration) == (wait, iteration):
         return before
-    return stopped.model_copy(update={"waiting_for": wait, "iteration": iteration})
+    took = (step.seconds for step in _begun(situation) if (step.waiting_for, step.iteration) == (wait, iteration))
+    return Clock(waiting_for=wait, iteration=iteration, since=stamp(situation.now), seconds=next(took, 0.0))
+
+
+def interrupted(situation: Situation, now: Clock) -> tuple[Step, ...] | None:
+    """Steps that were begun, and are neither finished nor what the clock says now; None without any."""
+    running = now.waiting_for, now.iteration
+    return tuple(step for step in _begun(situation) if (step.waiting_for, step.iteration) != running) or None
+
+
+def _begun(situation: Situation) -> Iterator[Step]:
+    """The steps that the status tells of, at most one of each kind, but for those that progress shows as finished. Who
+    goes over earlier iterations again, after a restart, finishes none."""
+    status = situation.status
+    begun = {step.waiting_for: step for step in status.interrupted or ()}
+    if (clock := status.clock) is not None and clock.waiting_for in ("sampling", "learning"):
+        seconds = round(clock.seconds + elapsed(clock.since, situation.now), 3)
+        begun[clock.waiting_for] = Step(waiting_for=clock.waiting_for, iteration=clock.iteration, seconds=seconds)
+    reached = status.progress
+    if reached is not None and reached.phase == "done":
+        return
+    for step in begun.values():
+        learning = reached is not None and _PHASES.get(reached.phase) == "learning"
+        if reached is None or (reached.iteration, learning) <= (step.iteration, step.waiting_for == "learning"):
+            yield step
 
 
 def deadlines(situation: Situation, clock: Clock, spent: Spent, roll_started: str | None) -> tuple[Deadline, ...]:
@@ -55,14 +83,14 @@ def passed(situation: Situation, running: tuple[Deadline, ...]) -> Outcome | Non
             return Outcome(
                 "Failed",
                 deadline.reason,
-                f"{deadline.what} took longer than deadlines.{alias} ({limit:g}) allows. {_trouble(situation)}"
+                f"{deadline.what} took longer than deadlines.{alias} ({limit:g}) allows. {trouble(situation)}"
                 "Raise the limit in the next run if it is too low.",
             )
     return None
 
 
-def _trouble(situation: Situation) -> str:
-    """What was wrong with the pods; conditions will only say that the run has ended."""
+def trouble(situation: Situation) -> str:
+    """What was wrong with the pods; conditions will only say what followed from it."""
     for condition in situation.status.conditions:
         if condition.type == "Ready" and condition.status == "False" and condition.reason in GRAVITY:
             return f"{condition.message} "
@@ -80,7 +108,7 @@ def _running(situation: Situation, clock: Clock, spent: Spent, roll_started: str
     ):
         limit, start = getattr(limits, key), since.get(wait)
         if limit is not None and start is not None:
-            yield Deadline(key, reason, what, start + limit)
+            yield Deadline(key, reason, what, start + limit - (0.0 if wait == "roll" else clock.seconds))
     if (ends := spent.ends(limits.run_seconds)) is not None:
         yield Deadline("run_seconds", "RunDeadlineExceeded", "The run", ends)
 

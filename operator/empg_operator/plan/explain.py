@@ -10,6 +10,7 @@ from empg_operator.causes import STARTING, Cause, cause
 from empg_operator.conditions import MESSAGE_CHARACTERS, Statement, cut, set_conditions
 from empg_operator.plan.attempts import Judged, Tally
 from empg_operator.plan.course import Course
+from empg_operator.plan.deadlines import trouble
 from empg_operator.plan.jobs import LearnerJob
 from empg_operator.plan.lineage import Missing
 from empg_operator.plan.situation import Situation
@@ -65,7 +66,7 @@ def phase(picture: Picture) -> Phase:
         return outcome.kind
     if situation.spec.suspend:
         return "Suspended"
-    if situation.queued:
+    if situation.queued or picture.course.clock.waiting_for == "queue":
         return "Queued"
     if picture.course.turn == "samplers":
         return "Sampling"
@@ -99,8 +100,8 @@ def _halt(picture: Picture) -> tuple[str, str] | None:
         return "Queued", f"Queue {queue!r} has not admitted the learner yet." if queue else "Its Job is suspended."
     if picture.course.released:
         return "Released", (
-            "Only a part of the pods found a place within deadlines.holdSeconds, so all were given back for a while. "
-            "Free devices, or ask for fewer."
+            "Only a part of the pods came to run within deadlines.holdSeconds, so all were given back for a while. "
+            + (trouble(situation).rstrip() or "Free devices, or ask for fewer.")
         )
     return None
 

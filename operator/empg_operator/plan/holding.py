@@ -10,9 +10,12 @@ from empg_operator import names
 from empg_operator.decision import Diagnosis
 from empg_operator.plan.situation import Situation
 from empg_operator.plan.times import moment, stamp
+from empg_operator.pod_causes import failing
 
 PAUSE_SECONDS = (30.0, 120.0)
-"""Bounds of the pause after which a run that gave all back tries again."""
+"""Bounds of the pause after which a run that gave all back tries again for the first time."""
+MAX_PAUSE_SECONDS = 3600.0
+"""Longest such pause."""
 LOOK_SECONDS = 60.0
 """A look at the pods so old still tells whether a sampler has its devices."""
 
@@ -48,18 +51,28 @@ def holding(situation: Situation, turn: Turn, *, running: bool) -> Holding:
     return Holding(since, release=certain and situation.now >= ends, ends=ends)
 
 
-def pause(uid: str, attempt: int) -> float:
-    """Seconds until a run that gave all back tries again: the same for the same attempt, another for another run."""
+def pause(uid: str, attempt: int, releases: int = 1) -> float:
+    """Seconds until a run that gave all back tries again: the same for the same attempt, another for another run.
+
+    `releases`: times that it did so without finishing an iteration, this time included.
+    """
     least, most = PAUSE_SECONDS
     draw = int.from_bytes(hashlib.sha256(f"{uid}/{attempt}".encode()).digest()[:8]) / 2**64
-    return least + draw * (most - least)
+    # Beyond 2^7 every pause is the longest.
+    return min((least + draw * (most - least)) * 2.0 ** min(releases - 1, 7), MAX_PAUSE_SECONDS)
+
+
+def releases(situation: Situation, *, release: bool) -> int:
+    """Times that all was given back since an iteration was finished, this time included."""
+    return (0 if situation.moved else situation.status.releases) + release
 
 
 def samplers_run(diagnosis: Diagnosis) -> bool:
-    """A sampler pod has its devices, ready or not."""
+    """A sampler pod has its devices, ready or not. One that crashes again and again has them in vain."""
     return any(
         pod["metadata"].get("labels", {}).get(names.ROLE_LABEL) == "sampler"
         and (pod.get("status") or {}).get("phase") == "Running"
+        and not failing(pod)
         for pod in diagnosis.pods
     )
 

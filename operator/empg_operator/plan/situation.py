@@ -99,6 +99,12 @@ class Situation:
         progress = self.status.progress
         return progress if progress is not None and progress.attempt == self.attempt else None
 
+    @property
+    def moved(self) -> bool:
+        """Iterations were finished since the newest attempt was started."""
+        progress = self.status.progress
+        return progress is not None and progress.iteration > self.status.attempt_iteration
+
     def blocked(self, kind: str, name: str) -> Blocked | None:
         """Why an object can't be created at present."""
         found = self.observed.blocked.get((kind, name))

@@ -7,6 +7,7 @@ from typing import Any
 from empg.api.status import Clock, Lineage, Revisions, RunStatus
 from empg_operator import names
 from empg_operator.decision import Manifest
+from empg_operator.plan.deadlines import interrupted
 from empg_operator.plan.explain import Picture, conditions, phase
 from empg_operator.plan.situation import Situation
 from empg_operator.plan.standing import storage
@@ -40,7 +41,9 @@ def assemble(picture: Picture) -> RunStatus:
         active_since=course.spent.since,
         completion_time=(before.completion_time or now) if course.outcome else None,
         clock=_clock(picture, now),
+        interrupted=interrupted(situation, course.clock),
         held_since=None if course.released else course.holding.since,
+        releases=course.releases,
         rolled_policy=course.roll.policy,
         roll_started=course.roll.started,
         laggard_deleted=course.roll.laggard_deleted,
