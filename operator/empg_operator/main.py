@@ -97,7 +97,7 @@ async def _work(
     metrics.show_sizes(cache.sizes)
     queue: Queue[RunKey] = Queue(lambda key: reconciler(key), settings.workers, metrics)
     reconciler = Reconciler(plan, cache, api, settings, Recorder(api, time.time), shown, time.time, queue.add)
-    resync = Resync(api, cache, queue, reconciler, settings)
+    resync = Resync(api, cache, queue, reconciler, settings, metrics)
     if not await _done(stop, resync.fill()):
         return
     health.is_filled = True

@@ -61,6 +61,11 @@ class Metrics:
             ["resource"],
             registry=self.registry,
         )
+        self.refused_namespaces = Gauge(
+            f"{_PREFIX}_refused_namespaces",
+            "Namespaces that are to be watched, of which something could not be listed for want of a right.",
+            registry=self.registry,
+        )
         self.leading = Gauge(
             f"{_PREFIX}_leading", "1 while this process is the one that works.", registry=self.registry
         )

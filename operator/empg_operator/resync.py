@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+from collections.abc import Collection
 
 from empg_operator.api import Api, ApiError
 from empg_operator.cache import Cache, RunKey
 from empg_operator.kinds import LISTED, POD_MONITOR, RUN, WATCHED, Kind
+from empg_operator.metrics import Metrics
 from empg_operator.queue import Queue
 from empg_operator.reconcile import Reconciler
 from empg_operator.settings import Settings
@@ -25,20 +27,33 @@ class Resync:
     """Keeps the cache whole."""
 
     def __init__(
-        self, api: Api, cache: Cache, queue: Queue[RunKey], reconciler: Reconciler, settings: Settings
+        self,
+        api: Api,
+        cache: Cache,
+        queue: Queue[RunKey],
+        reconciler: Reconciler,
+        settings: Settings,
+        metrics: Metrics,
     ) -> None:
         self._api = api
         self._cache = cache
         self._queue = queue
         self._reconciler = reconciler
         self._settings = settings
+        self._metrics = metrics
+        self._refused: dict[str | None, ApiError] = {}
+        """Namespaces that something could not be listed of at the last list of everything, and one refusal of each."""
+        self._changed: set[RunKey] = set()
+        """Runs that are to be queued: what the cache has taken in, no later list will show as changed."""
         self._doubtful: set[Kind] = set()
         self._doubt = asyncio.Event()
 
     async def fill(self) -> None:
         """List everything and queue every run; an API server that is away is waited for.
 
-        ApiError: something may not be listed; ValueError: the cluster does not know EMPGRun.
+        Of several namespaces, those that refuse are left to later lists: who deletes one does not stop the others.
+
+        ApiError: something may not be listed anywhere; ValueError: the cluster does not know EMPGRun.
         """
         while True:
             try:
@@ -57,12 +72,14 @@ class Resync:
                 "it comes with the chart (crds.enabled), and `empg crd` prints it"
             )
         await self._relist_all()
+        self._changed.clear()
         for key in self._cache.runs():
             self._queue.add(key)
 
     def doubt(self, kind: Kind) -> None:
-        """List a kind again soon: its watch began anew, and what was deleted before then it will never tell."""
-        self._doubtful.add(kind)
+        """List a kind again soon: its watch began anew, and what was deleted before then it will never tell. All kinds
+        while a namespace refuses, as it may be the one that is watched again."""
+        self._doubtful.update((*WATCHED, *LISTED) if self._refused else (kind,))
         self._doubt.set()
 
     async def run(self) -> None:
@@ -89,50 +106,69 @@ class Resync:
         kinds, self._doubtful = self._doubtful, set()
         try:
             if kinds.issuperset(LISTED):
-                changed = await self._relist_all()
+                await self._relist_all()
             else:
-                changed = set[RunKey]().union(*[await self._relist(kind) for kind in kinds])
+                self._note({**self._refused, **await self._relist(kinds)})
         except ApiError as error:
             _log.warning("%s; listing again in %.0f s", error, _RETRY_SECONDS)
             self._doubtful |= kinds
             self._doubt.set()
             return False
-        for key in changed:
-            self._queue.add(key)
+        finally:
+            while self._changed:
+                self._queue.add(self._changed.pop())
         return True
 
-    async def _relist_all(self) -> set[RunKey]:
-        changed: set[RunKey] = set()
+    async def _relist_all(self) -> None:
         # Whether or not the settings want any: those that were made when they did are to go.
         pod_monitors = await self._api.serves(POD_MONITOR)
         if pod_monitors != self._reconciler.pod_monitors:
             self._reconciler.pod_monitors = pod_monitors
-            changed.update(self._cache.runs())
+            self._changed.update(self._cache.runs())
         kinds = (*WATCHED, *LISTED, *((POD_MONITOR,) if pod_monitors else ()))
+        self._note(await self._relist(kinds))
+
+    def _note(self, refused: dict[str | None, ApiError]) -> None:
+        self._refused = refused
+        self._metrics.refused_namespaces.set(len(refused))
+
+    async def _relist(self, kinds: Collection[Kind]) -> dict[str | None, ApiError]:
+        """Make the cache of some kinds what the API server has, and note the runs that this concerns.
+
+        The namespaces that refuse, and the first refusal of each. ApiError: all refuse a kind, or one fails for another
+        reason.
+        """
+        refused: dict[str | None, ApiError] = {}
+        namespaces: Collection[str | None] = dict.fromkeys(self._settings.namespaces) or (None,)
         for kind in kinds:
-            changed |= await self._relist(kind)
-        return changed
-
-    async def _relist(self, kind: Kind) -> set[RunKey]:
-        """Make the cache of a kind what the API server has; the runs that this concerns."""
-        changed: set[RunKey] = set()
-        for namespace in self._settings.namespaces or (None,):
-            for attempt in range(1, _ATTEMPTS + 1):
+            refusing = 0
+            for namespace in namespaces:
                 try:
-                    changed |= await self._relist_in(kind, namespace)
-                    break
+                    await self._relist_in(kind, namespace)
                 except ApiError as error:
-                    if error.code != _GONE or attempt == _ATTEMPTS:
+                    refusing += 1
+                    if not error.is_refusal or refusing == len(namespaces):
                         raise
-        return changed
+                    refused.setdefault(namespace, error)
+        for namespace, refusal in refused.items():
+            _log.warning("namespace %s is left to later lists: %s", namespace, refusal)
+        return refused
 
-    async def _relist_in(self, kind: Kind, namespace: str | None) -> set[RunKey]:
-        changed: set[RunKey] = set()
+    async def _relist_in(self, kind: Kind, namespace: str | None) -> None:
+        for attempt in range(1, _ATTEMPTS + 1):
+            try:
+                await self._list(kind, namespace)
+                return
+            except ApiError as error:
+                if error.code != _GONE or attempt == _ATTEMPTS:
+                    raise
+
+    async def _list(self, kind: Kind, namespace: str | None) -> None:
         listed: set[tuple[str, str]] = set()
         taken = 0
         async for items, version in self._api.chunks(kind, namespace):
             taken = version
             for item in items:
                 listed.add((item["metadata"]["namespace"], item["metadata"]["name"]))
-                changed |= self._cache.put(item)
-        return changed | self._cache.retain(kind.name, namespace, listed, taken)
+                self._changed |= self._cache.put(item)
+        self._changed |= self._cache.retain(kind.name, namespace, listed, taken)

@@ -97,3 +97,25 @@ def test_a_right_that_lacks_is_told_as_such_until_it_is_given(empgruns: Access, 
         demo.until_phase("Starting", seconds=60)
         for result in ("refused", "unavailable", "bug"):
             assert operator.metric("empg_operator_reconcile_total", result=result) == 0
+
+
+def test_a_namespace_that_is_deleted_stops_nobody_elses_runs(empgruns: Access, namespace: str, tmp_path: Path) -> None:
+    other = f"{namespace}-b"
+    empgruns.kubectl("create", "namespace", other)
+    values = ["--set", f"fullnameOverride=empg-{namespace},watchNamespaces={{{namespace},{other}}}"]
+    empgruns.kubectl("apply", "-f", "-", input=as_list(render(empgruns, *values, *RIGHTS, namespace=namespace)))
+    account = empgruns.service_account(namespace, f"empg-{namespace}")
+    flags = (f"--namespaces={other}", f"--namespaces={namespace}", "--resync-seconds=1")
+    operator = OperatorProcess(account.kubeconfig, tmp_path / "operator.log", *flags)
+    with closing(operator):
+        operator.start()
+        assert operator.metric("empg_operator_refused_namespaces") == 0
+        empgruns.kubectl("delete", "namespace", other)
+        eventually(lambda: operator.metric("empg_operator_refused_namespaces") == 1, "refused list", 60)
+        RunView(Rest(empgruns.kubeconfig, "test"), namespace, run("before", RUN)).until_phase("Starting")
+        assert operator.stop() == 0
+        operator.start()
+        assert operator.metric("empg_operator_refused_namespaces") == 1
+        RunView(Rest(empgruns.kubeconfig, "test"), namespace, run("after", RUN)).until_phase("Starting")
+        assert f"namespace {other} is left to later lists" in operator.log.read_text()
+        assert operator.stop() == 0
