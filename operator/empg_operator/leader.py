@@ -11,7 +11,6 @@ import logging
 from datetime import UTC, datetime
 from typing import Any
 
-from empg_operator import names
 from empg_operator.api import Api, ApiError
 from empg_operator.kinds import LEASE
 
@@ -31,9 +30,11 @@ class LeaseLostError(Exception):
 class Election:
     """One candidate."""
 
-    def __init__(self, api: Api, namespace: str, identity: str) -> None:
+    def __init__(self, api: Api, namespace: str, name: str, identity: str) -> None:
+        """``namespace`` and ``name`` are those of the Lease."""
         self._api = api
         self._namespace = namespace
+        self._name = name
         self._identity = identity
         self._loop = asyncio.get_running_loop()
         self._seen: tuple[str, float] | None = None
@@ -73,7 +74,7 @@ class Election:
 
     async def resign(self) -> None:
         """Let the next one lead at once."""
-        lease = await self._api.get(LEASE, self._namespace, names.FIELD_MANAGER)
+        lease = await self._api.get(LEASE, self._namespace, self._name)
         if lease and lease["spec"].get("holderIdentity") == self._identity:
             await self._api.put(
                 LEASE, {**lease, "spec": {**lease["spec"], "holderIdentity": "", "leaseDurationSeconds": 1}}
@@ -81,7 +82,7 @@ class Election:
 
     async def _try(self) -> bool:
         """Take or renew the Lease; whether this candidate has it."""
-        lease = await self._api.get(LEASE, self._namespace, names.FIELD_MANAGER)
+        lease = await self._api.get(LEASE, self._namespace, self._name)
         spec: dict[str, Any] = dict(lease["spec"]) if lease else {}
         holder = spec.get("holderIdentity")
         if lease and holder and holder != self._identity and not self._is_still(lease):
@@ -90,7 +91,7 @@ class Election:
         if holder != self._identity:
             spec |= {"acquireTime": now, "leaseTransitions": spec.get("leaseTransitions", -1) + 1}
         spec |= {"holderIdentity": self._identity, "leaseDurationSeconds": LEASE_SECONDS, "renewTime": now}
-        about = {"name": names.FIELD_MANAGER, "namespace": self._namespace, **(lease["metadata"] if lease else {})}
+        about = {"name": self._name, "namespace": self._namespace, **(lease["metadata"] if lease else {})}
         body = {"apiVersion": LEASE.api_version, "kind": LEASE.name, "metadata": about, "spec": spec}
         return await self._api.put(LEASE, body) is not None
 

@@ -76,7 +76,8 @@ async def _lead(
     health: Health,
 ) -> None:
     """Work once elected. LeaseLostError: another process may have begun to work."""
-    election = Election(api, settings.lease_namespace, f"{socket.gethostname()}-{uuid.uuid4().hex[:8]}")
+    identity = f"{socket.gethostname()}-{uuid.uuid4().hex[:8]}"
+    election = Election(api, settings.lease_namespace, settings.lease_name, identity)
     health.stands_by = True
     if not await _done(stop, election.win()):
         return

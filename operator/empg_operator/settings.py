@@ -7,6 +7,7 @@ from typing import Self
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 
 from empg import __version__
+from empg_operator import names
 
 
 class Settings(BaseModel):
@@ -43,6 +44,8 @@ class Settings(BaseModel):
     """Whether replicas of the operator elect the one that works, by a Lease."""
     lease_namespace: str = "default"
     """Namespace of that Lease."""
+    lease_name: str = Field(names.FIELD_MANAGER, min_length=1)
+    """Its name. Operators of one name stand by for each other, so those of different runs need different ones."""
 
     @model_validator(mode="after")
     def _policies_let_learners_report(self) -> Self:

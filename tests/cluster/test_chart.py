@@ -82,6 +82,7 @@ def test_every_setting_can_be_set(control_plane: Access) -> None:
         pod_monitors=False,
         leader_election=True,
         lease_namespace="ops",
+        lease_name="rel-empg",
     )
     assert settings.model_fields_set == set(Settings.model_fields), "a setting that the chart can't set"
     assert (others.log_format, others.log_level) == ("text", "DEBUG")
@@ -166,6 +167,16 @@ def test_dashboards_and_alerts_arrive_unchanged(control_plane: Access) -> None:
         for name, text in document["data"].items()
     }
     assert boards == {path.name: json.loads(path.read_text()) for path in (CHART / "dashboards").glob("*.json")}
+
+
+def test_releases_in_one_namespace_elect_apart(control_plane: Access) -> None:
+    leases = set()
+    for release in ("a", "b"):
+        objects = render(control_plane, "--set", "leaderElection=true", release=release, namespace="ops")
+        container = pick(objects, "Deployment")["spec"]["template"]["spec"]["containers"][0]
+        settings, _ = flags.parse(container["args"])
+        leases.add((settings.lease_namespace, settings.lease_name))
+    assert leases == {("ops", "a-empg"), ("ops", "b-empg")}
 
 
 def test_an_upgrade_ends_the_old_operator_first_unless_they_elect_one(control_plane: Access) -> None:

@@ -15,7 +15,7 @@ from waiting import eventually
 from hack.controlplane.access import Access
 
 LEASE_SECONDS = 15
-Starter = Callable[[str, Path], OperatorProcess]
+Starter = Callable[..., OperatorProcess]
 
 
 @pytest.fixture
@@ -23,8 +23,8 @@ def start(namespace: str, tmp_path: Path) -> Iterator[Starter]:
     """Starts an operator that stands for election."""
     flags = (f"--namespaces={namespace}", "--leader-election", f"--lease-namespace={namespace}")
 
-    def started(name: str, kubeconfig: Path) -> OperatorProcess:
-        process = stack.enter_context(closing(OperatorProcess(kubeconfig, tmp_path / f"{name}.log", *flags)))
+    def started(name: str, kubeconfig: Path, *more: str) -> OperatorProcess:
+        process = stack.enter_context(closing(OperatorProcess(kubeconfig, tmp_path / f"{name}.log", *flags, *more)))
         process.start()
         return process
 
@@ -46,6 +46,12 @@ def test_one_leads_and_the_next_takes_over_when_it_leaves(empgruns: Access, star
     assert first.stop() == 0
     eventually(lambda: leads(second), "new leader")
     assert time.monotonic() - left < LEASE_SECONDS - 2, "it resigned, so that nobody waits for its Lease to end"
+
+
+def test_operators_of_different_leases_do_not_wait_for_each_other(empgruns: Access, start: Starter) -> None:
+    first = start("first", empgruns.kubeconfig)
+    second = start("second", empgruns.kubeconfig, "--lease-name=another")
+    eventually(lambda: leads(first) and leads(second), "two leaders")
 
 
 def test_a_killed_leader_is_followed_when_its_lease_has_ended(empgruns: Access, start: Starter) -> None:

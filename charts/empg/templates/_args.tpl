@@ -26,6 +26,7 @@
 - --{{ ternary "" "no-" .Values.leaderElection }}leader-election
 {{- if .Values.leaderElection }}
 - --lease-namespace={{ .Release.Namespace }}
+- --lease-name={{ include "empg.fullname" . }}
 {{- end }}
 - --log-format={{ .Values.logFormat }}
 - --log-level={{ .Values.logLevel }}
