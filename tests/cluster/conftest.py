@@ -120,7 +120,13 @@ def monitoring(control_plane: Access) -> Iterator[None]:
     control_plane.kubectl("apply", "--server-side", *(f"--filename={file}" for file in files))
     control_plane.kubectl("wait", "--for=condition=Established", *kinds, "--timeout=30s")
     yield
-    control_plane.kubectl("delete", *kinds, "--ignore-not-found")
+    try:
+        control_plane.kubectl("delete", *kinds, "--ignore-not-found", "--timeout=20s")
+    except CommandError:
+        # The API server may miss that a definition is to go; it looks again at its next change, or after minutes.
+        left = control_plane.kubectl("get", *kinds, "--ignore-not-found", "-o", "name").split()
+        control_plane.kubectl("annotate", *left, "empg.dev/test=ended")
+        control_plane.kubectl("delete", *kinds, "--ignore-not-found", "--timeout=60s")
 
 
 @pytest.fixture
