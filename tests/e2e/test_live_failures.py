@@ -18,6 +18,8 @@ PENDING_SECONDS = 45
 FULL_MIB = 24
 """Room for the first policy and the first state of the demo, not for those that follow."""
 _DEADLINES = {"deadlines": {"pendingSeconds": PENDING_SECONDS}}
+SAMPLERS_SECONDS = 120
+"""Of which the learner needs some to start, as samplers come after it."""
 
 
 @pytest.fixture(scope="module")
@@ -28,6 +30,7 @@ def runs(release: LiveCluster, namespace: str) -> dict[str, AppliedRun]:
         demo("image", learner={"image": f"{release.images}/trainer:missing"}, **_DEADLINES),
         demo("path", model={"name": "/opt/empg/examples/no-model"}),
         _with_learner(demo("large", **_DEADLINES), resources=resources),
+        demo("sampler", sampler={"image": "empg/sampler:missing"}, deadlines={"pendingSeconds": SAMPLERS_SECONDS}),
     )
     return {document["metadata"]["name"]: AppliedRun(release, namespace, document) for document in documents}
 
@@ -45,6 +48,16 @@ def test_an_image_that_can_not_be_had(runs: dict[str, AppliedRun]) -> None:
     message = _ends(run, "PendingDeadlineExceeded")
     assert "deadlines.pendingSeconds" in message
     assert "trainer:missing" in message
+
+
+def test_a_sampler_s_image_that_can_not_be_had(runs: dict[str, AppliedRun]) -> None:
+    run = runs["sampler"]
+    [told] = until(lambda: run.events("ImagePullBackOff"), "cause", START_SECONDS)
+    assert "correct spec.sampler.image, or add its pull secret" in told
+    message = _ends(run, "PendingDeadlineExceeded")
+    assert "deadlines.pendingSeconds" in message
+    assert "sampler:missing" in message
+    assert run.status()["restarts"] == 0
 
 
 def test_a_request_that_no_node_can_meet(runs: dict[str, AppliedRun]) -> None:

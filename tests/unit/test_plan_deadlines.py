@@ -58,7 +58,53 @@ def ending(attempt: int = 1) -> Any:
     ],
 )
 def test_what_is_waited_for(child: Any, status: dict[str, Any], expected: tuple[str, int, float]) -> None:
-    assert waits(situation(child, status=status)) == expected
+    assert waits(situation(child, deployment(2, ready=1), status=status)) == expected
+
+
+def crashed(name: str) -> Any:
+    again = pod(name, "sampler")
+    last = {"terminated": {"exitCode": 1, "reason": "Error"}}
+    again["status"]["containerStatuses"] = [{"name": "sampler", "ready": False, "lastState": last, "restartCount": 1}]
+    return again
+
+
+STARTS, PENDING = pod("demo-sampler-a", "sampler"), pod("demo-sampler-a", "sampler", phase="Pending")
+
+
+@pytest.mark.parametrize(
+    ("samplers", "pods", "wait", "phase", "expected"),
+    [
+        # Its pods have just begun to run, and the first of the samplers are about to be made.
+        (deployment(0), None, "pods", "starting", ("pods", OLD)),
+        (deployment(0), [], "pods", None, ("pods", OLD)),
+        # Without a look nobody knows whether those that are there have their devices: as before.
+        (deployment(2), None, "pods", "sampling", ("pods", OLD)),
+        (deployment(2), None, "sampling", "sampling", ("sampling", OLD)),
+        (deployment(2), [PENDING], "pods", "starting", ("pods", OLD)),
+        (deployment(2), [PENDING], "sampling", "sampling", ("pods", NOW)),
+        (deployment(2), [PENDING], "nothing", "evaluating", ("pods", NOW)),
+        (deployment(2), [crashed("demo-sampler-a")], "sampling", "sampling", ("pods", NOW)),
+        (deployment(2), [PENDING, pod("demo-sampler-b", "sampler")], "pods", "sampling", ("sampling", NOW)),
+        (deployment(2), [STARTS], "pods", "sampling", ("sampling", NOW)),
+        (deployment(2), [STARTS], "pods", "starting", ("nothing", NOW)),
+        (deployment(2, ready=1), [PENDING], "pods", "sampling", ("sampling", NOW)),
+        # Who learns needs none.
+        (deployment(2), [PENDING], "learning", "learning", ("learning", OLD)),
+        (deployment(2), [PENDING], "learning", "publishing", ("learning", OLD)),
+    ],
+)
+def test_a_run_without_a_sampler_waits_for_pods(
+    samplers: Any, pods: list[Any] | None, wait: str, phase: str | None, expected: tuple[str, float]
+) -> None:
+    status = before(wait) | ({} if phase is None else {"progress": progress(phase=phase)})
+    seen = situation(job(1, ready=1), samplers, status=status, diagnosis=None if pods is None else diagnosis(*pods))
+    assert waits(seen) == (expected[0], 0, expected[1])
+
+
+def test_who_wants_no_sampler_waits_for_none() -> None:
+    spec = {"sampler": {"replicas": 0}}
+    status = before("sampling") | {"progress": progress()}
+    assert waits(situation(job(1, ready=1), deployment(0), spec=spec, status=status)) == ("sampling", 0, OLD)
 
 
 @pytest.mark.parametrize(
@@ -87,7 +133,7 @@ def test_a_step_that_was_interrupted_goes_on_with_the_time_that_it_took(
         "interrupted": [{"waitingFor": "sampling", "iteration": 3, "seconds": 7.0}],
         "progress": progress(attempt=2, **({"iteration": 3} | now)),
     }
-    seen = situation(job(2, ready=1), status=status)
+    seen = situation(job(2, ready=1), deployment(2, ready=2), status=status)
     found = clock(seen, tally(seen, over=False), "learner", running=True)
     if took:
         assert {(found.waiting_for, found.iteration): found.seconds} == took
@@ -105,6 +151,8 @@ def test_the_samplers_turn_is_an_e_step() -> None:
     status = before("nothing") | {"judgedAttempt": 1, "progress": progress(iteration=2)}
     seen = situation(job(1, rule=4), spec={"sampler": {"rollStrategy": "Alternate"}}, status=status)
     assert waits(seen, "samplers") == ("sampling", 2, NOW)
+    lacking = situation(spec={"sampler": {"rollStrategy": "Alternate"}}, status=status, diagnosis=diagnosis(PENDING))
+    assert waits(lacking, "samplers") == ("pods", 0, NOW)
 
 
 @pytest.mark.parametrize(

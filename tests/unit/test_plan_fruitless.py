@@ -69,11 +69,25 @@ def condition(cluster: Cluster, kind: str) -> Any:
 
 @pytest.mark.parametrize("exits", [None, 600.0])
 def test_an_e_step_without_samplers_ends_however_many_attempts_it_takes(exits: float | None) -> None:
-    cluster = Cluster({"deadlines": {"samplingSeconds": 2000.0}})
+    """Samplers start, and never become ready."""
+    cluster = Cluster({"deadlines": {"samplingSeconds": 2000.0}}, waiting=[pod(f"{NAME}-sampler-a", "sampler")])
     seen = live(cluster, 12, exits=exits)
     assert failed(cluster) == ("True", "SamplingDeadlineExceeded")
-    assert len(cluster.numbers) > 1
+    assert (len(cluster.numbers) > 1) == (exits is not None)
     assert seen["seconds"] >= 2000, "time between attempts does not count"
+
+
+@pytest.mark.parametrize("exits", [None, 600.0])
+@pytest.mark.parametrize("strategy", ["Alternate", "InPlace"])
+def test_samplers_that_never_run_end_the_run_however_many_attempts_it_takes(strategy: str, exits: float | None) -> None:
+    lacking = [pod(f"{NAME}-sampler-a", "sampler", phase="Pending")]
+    cluster = Cluster({"sampler": {"rollStrategy": strategy}, "deadlines": {"pendingSeconds": 5000.0}}, waiting=lacking)
+    if strategy == "Alternate":
+        begin(cluster)
+    seen = live(cluster, 12, exits=exits)
+    assert failed(cluster) == ("True", "PendingDeadlineExceeded")
+    assert (len(cluster.numbers) > 1) == (strategy == "InPlace")
+    assert 5000 <= seen["seconds"] <= 5400, "time between attempts counts"
 
 
 def test_samplers_that_crash_again_and_again_have_no_devices_to_keep() -> None:
@@ -84,11 +98,16 @@ def test_samplers_that_crash_again_and_again_have_no_devices_to_keep() -> None:
 
 
 def test_a_run_whose_samplers_never_come_leaves_the_devices_to_others() -> None:
-    cluster = Cluster({})
+    lacking = pod(f"{NAME}-sampler-a", "sampler", phase="Pending")
+    lacking["status"]["conditions"] = [GATED | {"reason": "Unschedulable", "message": "0/3 nodes are available"}]
+    cluster = Cluster({}, waiting=[lacking])
     first = live(cluster, 1)["held"]
     live(cluster, 5)
     assert live(cluster, 5)["held"] < first / 2
-    assert cluster.status["phase"] != "Failed", "no deadline is set"
+    assert cluster.status["phase"] != "Failed"
+    live(cluster, 24)
+    assert failed(cluster) == ("True", "PendingDeadlineExceeded"), "the default is a day"
+    assert "0/3 nodes are available" in condition(cluster, "Failed")["message"]
 
 
 def queued(strategy: str, deadlines: dict[str, float]) -> Cluster:
@@ -98,14 +117,19 @@ def queued(strategy: str, deadlines: dict[str, float]) -> Cluster:
         waiting=[gated()],
     )
     if strategy == "Alternate":
-        for _ in range(3):
-            cluster.reconcile()
-            for job in cluster.live():
-                cluster.become(job, {"ready": 1})
-            cluster.deliver()
-        cluster.alternate()
+        begin(cluster)
     live(cluster, 0.1)
     return cluster
+
+
+def begin(cluster: Cluster) -> None:
+    """Those who take turns: the learner's pods run, and leave for the samplers."""
+    for _ in range(3):
+        cluster.reconcile()
+        for job in cluster.live():
+            cluster.become(job, {"ready": 1})
+        cluster.deliver()
+    cluster.alternate()
 
 
 @pytest.mark.parametrize("strategy", ["Alternate", "InPlace"])
@@ -135,7 +159,7 @@ def test_who_asks_again_is_in_the_queue_still_until_a_look_tells_otherwise() -> 
 
 @pytest.mark.parametrize("other", [pod(f"{NAME}-sampler-b", "sampler", phase="Pending"), crashing()])
 def test_a_sampler_that_was_admitted_has_no_more_time_than_others(other: Any) -> None:
-    cluster = queued("Alternate", {"samplingSeconds": 600.0})
+    cluster = queued("Alternate", {"pendingSeconds": 600.0})
     cluster.waiting = [gated(), other]
     live(cluster, 1)
-    assert failed(cluster) == ("True", "SamplingDeadlineExceeded")
+    assert failed(cluster) == ("True", "PendingDeadlineExceeded")

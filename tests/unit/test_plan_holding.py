@@ -39,6 +39,17 @@ def test_what_is_held_in_vain(children: list[Any], pods: list[str] | None, alter
     assert found.since == (stamp(NOW) if held else None)
 
 
+@pytest.mark.parametrize(
+    ("phase", "held"), [("sampling", True), ("evaluating", True), ("learning", False), ("publishing", False)]
+)
+def test_a_learner_that_works_is_not_held_in_vain(phase: str, held: bool) -> None:
+    look = diagnosis(pod("demo-sampler-a", "sampler", phase="Pending"))
+    seen = situation(
+        job(1, ready=1), deployment(2), status={"attempt": 1, "progress": progress(phase=phase)}, diagnosis=look
+    )
+    assert holding(seen, "learner", running=True).since == (stamp(NOW) if held else None)
+
+
 def test_a_run_that_is_halted_holds_nothing() -> None:
     assert holding(situation(job(1, pods=2, ready=1)), "learner", running=False).since is None
 

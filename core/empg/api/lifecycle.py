@@ -32,13 +32,15 @@ class DeadlinesSpec(Spec):
     no limit. Time in suspension or in a queue does not count; samplers are in a queue while it has admitted none."""
 
     pending_seconds: float | None = field(86_400.0, change="live", gt=0, le=100_000_000)
-    """Until all pods of an attempt run."""
+    """Until all pods of the learner and one sampler run. Goes on from attempt to attempt while they are waited for; a
+    sampler that has crashed and is not ready again does not count."""
     hold_seconds: float | None = field(900.0, change="live", gt=0, le=100_000_000)
-    """A run that has had only its learner or only a part of its learner for so long gives all back and tries again
-    later, so that two half-started runs do not wait for each other. The pause doubles each time, up to an hour, until
-    an iteration is finished. A sampler that has crashed and is not ready again does not count as there."""
+    """A run that has had only a part of its learner, or only a learner that waits, for so long gives all back and tries
+    again later, so that two half-started runs do not wait for each other. The pause doubles each time, up to an hour,
+    until an iteration is finished. Samplers count as for `pendingSeconds`."""
     sampling_seconds: float | None = field(None, change="live", gt=0, le=100_000_000)
-    """One E-step. The time of all attempts adds up; what lies between them does not count."""
+    """One E-step. The time of all attempts adds up; what lies between them, or is spent waiting for pods, does not
+    count."""
     learning_seconds: float | None = field(None, change="live", gt=0, le=100_000_000)
     """One M-step, publication included. Attempts add up as for `samplingSeconds`."""
     rolling_seconds: float | None = field(None, change="live", gt=0, le=100_000_000)

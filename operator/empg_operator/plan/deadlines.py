@@ -10,6 +10,7 @@ from empg.api.status import Clock, Step, Turn
 from empg_operator.causes import GRAVITY
 from empg_operator.plan.attempts import Tally
 from empg_operator.plan.completion import Outcome
+from empg_operator.plan.holding import without_samplers
 from empg_operator.plan.queued import samplers_queued
 from empg_operator.plan.situation import Situation
 from empg_operator.plan.suspension import Spent
@@ -83,16 +84,17 @@ def passed(situation: Situation, running: tuple[Deadline, ...]) -> Outcome | Non
             return Outcome(
                 "Failed",
                 deadline.reason,
-                f"{deadline.what} took longer than deadlines.{alias} ({limit:g}) allows. {trouble(situation)}"
+                f"{deadline.what} took longer than deadlines.{alias} ({limit:g}) allows. "
+                f"{trouble(situation, 'Released')}"
                 "Raise the limit in the next run if it is too low.",
             )
     return None
 
 
-def trouble(situation: Situation) -> str:
-    """What was wrong with the pods; conditions will only say what followed from it."""
+def trouble(situation: Situation, *reasons: str) -> str:
+    """What was wrong with the pods, or said with another of these reasons; conditions will only say what followed."""
     for condition in situation.status.conditions:
-        if condition.type == "Ready" and condition.status == "False" and condition.reason in GRAVITY:
+        if condition.type == "Ready" and condition.status == "False" and condition.reason in (*GRAVITY, *reasons):
             return f"{condition.message} "
     return ""
 
@@ -101,7 +103,7 @@ def _running(situation: Situation, clock: Clock, spent: Spent, roll_started: str
     limits, iteration = situation.spec.deadlines, clock.iteration
     since = {clock.waiting_for: moment(clock.since), "roll": moment(roll_started)}
     for wait, key, reason, what in (
-        ("pods", "pending_seconds", "PendingDeadlineExceeded", "Waiting for the learner's pods"),
+        ("pods", "pending_seconds", "PendingDeadlineExceeded", "Waiting for pods"),
         ("sampling", "sampling_seconds", "SamplingDeadlineExceeded", f"The E-step of iteration {iteration}"),
         ("learning", "learning_seconds", "LearningDeadlineExceeded", f"The M-step of iteration {iteration}"),
         ("roll", "rolling_seconds", "RollDeadlineExceeded", "Bringing a new policy to all samplers"),
@@ -118,10 +120,14 @@ def _wait(situation: Situation, tally: Tally, turn: Turn, before: Clock | None) 
     if job is not None and job.ending and before is not None:
         return before.waiting_for, before.iteration
     if turn == "samplers":
+        if _lacks_samplers(situation, before):
+            return "pods", 0
         return "sampling", status.progress.iteration if status.progress else 0
     if job is not None and job.all_ready:
         progress = situation.progress
         wait = _PHASES.get(progress.phase, "nothing") if progress else "nothing"
+        if not situation.learns and not situation.alternate and _lacks_samplers(situation, before):
+            return "pods", 0
         if wait == "sampling" and situation.alternate:
             # It leaves for the samplers in a moment, whose turn is the E-step.
             return (before.waiting_for, before.iteration) if before and before.waiting_for == "learning" else _NOTHING
@@ -129,3 +135,9 @@ def _wait(situation: Situation, tally: Tally, turn: Turn, before: Clock | None) 
     waiting = before is not None and before.waiting_for == "pods"
     crashed = any(judged.end == "Crashed" for judged in tally.ends)
     return ("pods", 0) if job is not None or (waiting and not crashed) else _NOTHING
+
+
+def _lacks_samplers(situation: Situation, before: Clock | None) -> bool:
+    """Without a look that is not too old, what was so before still is."""
+    lacks = without_samplers(situation)
+    return before is not None and before.waiting_for == "pods" if lacks is None else lacks

@@ -33,7 +33,8 @@ class Holding:
 
 
 def holding(situation: Situation, turn: Turn, *, running: bool) -> Holding:
-    """A run holds in vain while only some pods of the learner run, only its learner, or only its samplers.
+    """A run holds in vain while only some pods of the learner run, only its samplers, or only its learner, unless that
+    learns.
 
     A sampler without a policy is not ready, but has its devices: only a look at the pods tells it from one that waits
     for them, so a learner whose pods all run gives nothing back without a look.
@@ -67,6 +68,14 @@ def releases(situation: Situation, *, release: bool) -> int:
     return (0 if situation.moved else situation.status.releases) + release
 
 
+def without_samplers(situation: Situation) -> bool | None:
+    """No sampler has its devices, though some are to; None if that takes a look at the pods."""
+    if situation.spec.sampler.replicas == 0 or situation.samplers.ready > 0:
+        return False
+    look = situation.look(LOOK_SECONDS)
+    return None if look is None else not samplers_run(look)
+
+
 def samplers_run(diagnosis: Diagnosis) -> bool:
     """A sampler pod has its devices, ready or not. One that crashes again and again has them in vain."""
     return any(
@@ -84,7 +93,7 @@ def _in_vain(situation: Situation, turn: Turn) -> bool:
     learner, whole = job is not None and job.ready > 0, job is not None and job.all_ready
     if not whole:
         return learner or samplers.ready > 0
-    if situation.alternate or samplers.wanted == 0 or samplers.ready > 0:
-        return False
-    look = situation.look(LOOK_SECONDS)
-    return look is None or not samplers_run(look)
+    return (
+        not (situation.learns or situation.alternate or samplers.wanted == 0)
+        and without_samplers(situation) is not False
+    )

@@ -100,6 +100,11 @@ class Situation:
         return progress if progress is not None and progress.attempt == self.attempt else None
 
     @property
+    def learns(self) -> bool:
+        """The learner needs no sampler at present."""
+        return self.progress is not None and self.progress.phase in ("learning", "publishing", "done")
+
+    @property
     def moved(self) -> bool:
         """Iterations were finished since the newest attempt was started."""
         progress = self.status.progress
