@@ -41,10 +41,12 @@ class Cluster:
         self._path = f"/apis/empg.dev/v1alpha1/namespaces/{namespace}/empgruns"
 
     def create(self, name: str) -> Document:
-        """A run with the accounts and rights that the operator makes for it."""
+        """A run with the accounts and rights that the operator makes for it. They stay when it is deleted: what a pod
+        is told that goes on for a while must not depend on how soon they are collected."""
         created = self._runs.create(document(name, {"sampler.rollStrategy": "Alternate"}))
         run = parse_run(json.dumps(created).encode(), name)
-        children = {"apiVersion": "v1", "kind": "List", "items": list(access(run))}
+        items = [{**each, "metadata": {**each["metadata"], "ownerReferences": []}} for each in access(run)]
+        children = {"apiVersion": "v1", "kind": "List", "items": items}
         self._admin.kubectl("apply", "--server-side", "--force-conflicts", "-f", "-", input=json.dumps(children))
         return created
 
