@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from typing import Literal, get_args
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
+
+Result = Literal["success", "conflict", "refused", "denied", "unavailable", "bug"]
+"""How a pass over one run ends."""
 
 _PREFIX = "empg_operator"
 _RECONCILE_BUCKETS = (0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
@@ -29,6 +33,9 @@ class Metrics:
             ["result"],
             registry=self.registry,
         )
+        for result in get_args(Result):
+            # An alert on the increase would not see the step by which a series begins.
+            self.reconciles.labels(result)
         self.reconcile_seconds = Histogram(
             f"{_PREFIX}_reconcile_seconds",
             "Time of one pass over one run.",

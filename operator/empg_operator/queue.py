@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Hashable
 from typing import Generic, TypeVar
 
-from empg_operator.metrics import Metrics
+from empg_operator.metrics import Metrics, Result
 
 Key = TypeVar("Key", bound=Hashable)
 
@@ -25,7 +25,7 @@ _log = logging.getLogger(__name__)
 class TryLaterError(Exception):
     """Work on a key could not be finished and is to be tried again."""
 
-    def __init__(self, result: str, message: str, after: float | None = None, due: float | None = None) -> None:
+    def __init__(self, result: Result, message: str, after: float | None = None, due: float | None = None) -> None:
         super().__init__(message)
         self.result = result
         """For the metrics."""

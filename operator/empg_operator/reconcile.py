@@ -15,6 +15,7 @@ from empg_operator.decision import Blocked, Diagnosis, Manifest, Observed, Place
 from empg_operator.events import Recorder
 from empg_operator.kinds import POD_MONITOR, by_name
 from empg_operator.look import look
+from empg_operator.metrics import Result
 from empg_operator.ownership import owner
 from empg_operator.queue import TryLaterError
 from empg_operator.run_metrics import RunCollector
@@ -192,11 +193,12 @@ class Reconciler:
 
 
 def _refused(changed: Changed, due: float | None = None) -> TryLaterError:
-    result = "denied" if changed.denied else "refused"
+    result: Result = "denied" if changed.denied else "refused"
     return TryLaterError(result, "; ".join(changed.refused.values()), due=due)
 
 
 def _later(error: ApiError) -> TryLaterError:
+    result: Result
     if error.code == CONFLICT:
         result = "conflict"
     elif error.is_denial:

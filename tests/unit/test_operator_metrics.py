@@ -1,12 +1,12 @@
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from empg_operator.cache import RunKey
-from empg_operator.metrics import Metrics
+from empg_operator.metrics import Metrics, Result
 from empg_operator.run_metrics import PHASES, RunCollector
 
 KEY = RunKey("team", "demo")
@@ -92,3 +92,11 @@ def test_names_follow_the_conventions() -> None:
         assert family.name.startswith(("empg_operator_", "empg_run_"))
         assert family.documentation.endswith("."), family.name
         assert not family.name.endswith("_total"), "prometheus_client adds it to counters, gauges have none"
+
+
+def test_results_are_counted_from_zero() -> None:
+    metrics = Metrics()
+    (family,) = [family for family in metrics.registry.collect() if family.name == "empg_operator_reconcile"]
+    counted = {sample.labels["result"]: sample.value for sample in family.samples if sample.name.endswith("_total")}
+    assert counted == dict.fromkeys(get_args(Result), 0)
+    assert [result for result in counted if result not in family.documentation] == []
