@@ -11,15 +11,17 @@ from empg_operator.api import CHUNK, Api
 from empg_operator.cache import RunKey
 from empg_operator.decision import Diagnosis, Manifest
 from empg_operator.kinds import CLAIM, EVENT, POD
+from empg_operator.plan.holding import samplers_run
 
 _EVENT_LISTS = 2
 _Children = Mapping[tuple[str, str], Manifest]
 
 
 async def look(api: Api, key: RunKey, run: Manifest, children: _Children, now: float) -> Diagnosis:
-    """Four requests at most: the pods, the claim, and the events of the likeliest culprits; and one for each laggard of
-    more samplers than a chunk holds. ``now`` goes into it."""
-    pods = await _first(api.chunks(POD, key.namespace, labels=f"{names.RUN_LABEL}={key.name}"))
+    """Four requests at most: the pods, the claim, and the events of the likeliest culprits. Where a chunk does not hold
+    all pods, one more for each further chunk that is read and for each laggard in none of them. ``now`` goes into
+    it."""
+    pods = await _pods(api, key, now)
     if len(pods) >= CHUNK:
         pods += await _laggards(api, key, run, {pod["metadata"]["name"] for pod in pods})
     claim = await api.get(CLAIM, key.namespace, _claim_name(key, run))
@@ -27,15 +29,28 @@ async def look(api: Api, key: RunKey, run: Manifest, children: _Children, now: f
     for fields, prefix in islice(_culprits(key, pods, claim, children), _EVENT_LISTS):
         found = await _first(api.chunks(EVENT, key.namespace, fields=fields))
         events += [event for event in found if event["involvedObject"].get("name", "").startswith(prefix)]
-    slim = tuple(_slim(pod) for pod in pods)
-    return Diagnosis(now, slim, (claim,) if claim else (), tuple(events))
+    return Diagnosis(now, tuple(pods), (claim,) if claim else (), tuple(events))
+
+
+async def _pods(api: Api, key: RunKey, now: float) -> list[Manifest]:
+    """The run's pods by name, so those of the learner before samplers, up to the first chunk with a sampler that runs.
+
+    A run is released, and its clocks run, because no sampler does: that must not follow from a list that was cut off.
+    """
+    found: list[Manifest] = []
+    async for items, _ in api.chunks(POD, key.namespace, labels=f"{names.RUN_LABEL}={key.name}"):
+        chunk = [_slim(pod) for pod in items]
+        found += chunk
+        if samplers_run(Diagnosis(now, tuple(chunk))):
+            break
+    return found
 
 
 async def _laggards(api: Api, key: RunKey, run: Manifest, known: Collection[str]) -> list[Manifest]:
     """The pods that stay behind, as the learner says, and that are none of the known."""
     named = (run.get("status", {}).get("progress") or {}).get("laggards", ())
     found = [await api.get(POD, key.namespace, name) for name in named if name not in known]
-    return [pod for pod in found if pod and pod["metadata"].get("labels", {}).get(names.RUN_LABEL) == key.name]
+    return [_slim(pod) for pod in found if pod and pod["metadata"].get("labels", {}).get(names.RUN_LABEL) == key.name]
 
 
 def _culprits(
@@ -82,7 +97,7 @@ def _slim(pod: Manifest) -> Manifest:
 
 
 async def _first(chunks: AsyncIterator[tuple[list[Manifest], int]]) -> list[Manifest]:
-    """The first chunk of a list: more objects than it holds do not make a cause clearer."""
+    """The first chunk of a list: more events than it holds do not make a cause clearer."""
     async for items, _ in chunks:
         return items
     return []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Collection
 from typing import Any
 
 import pytest
@@ -12,25 +13,36 @@ from plan_samples import NOW, pod, run
 
 from empg_operator.api import CHUNK, Api
 from empg_operator.cache import RunKey
+from empg_operator.decision import Diagnosis
 from empg_operator.look import look
 from empg_operator.metrics import Metrics
+from empg_operator.plan.holding import samplers_run
 
 KEY = RunKey("team", "demo")
 LAST = f"sampler-{CHUNK + 49:04}"
 
 
-def looked_at(count: int, laggards: list[str]) -> tuple[list[str], list[str]]:
-    """Names of the pods that a look shows where there are so many, and the pods that were asked for one by one."""
-    pods = {f"sampler-{number:04}": pod(f"sampler-{number:04}", "sampler") for number in range(count)}
+def sampler(number: int, phase: str = "Running") -> Any:
+    return pod(f"sampler-{number:04}", "sampler", phase=phase)
+
+
+def shown(found: list[Any], laggards: Collection[str] = ()) -> tuple[Diagnosis, list[str], int]:
+    """What a look shows of these pods, the pods that were asked for one by one, and the number of lists."""
+    pods = {each["metadata"]["name"]: each for each in found}
     pods["other"] = pod("other", "sampler", labels={"empg.dev/run": "another"})
     asked: list[str] = []
+    lists = 0
 
     async def answer(request: web.Request) -> web.Response:
         collection, _, name = request.path.removeprefix("/api/v1/namespaces/team/").partition("/")
         if collection == "pods" and not name:
-            some = [each for each in pods.values() if each is not pods["other"]][:CHUNK]
-            more = {"continue": "x"} if count > CHUNK else {}
-            return web.json_response({"metadata": {"resourceVersion": "1", **more}, "items": some})
+            nonlocal lists
+            lists += 1
+            assert request.query["labelSelector"] == "empg.dev/run=demo"
+            first, size = int(request.query.get("continue", 0)), int(request.query["limit"])
+            more = {"continue": str(first + size)} if len(found) > first + size else {}
+            chunk = {"metadata": {"resourceVersion": "1", **more}, "items": found[first : first + size]}
+            return web.json_response(chunk)
         if collection == "pods":
             asked.append(name)
         if collection != "pods" or name not in pods:
@@ -42,12 +54,15 @@ def looked_at(count: int, laggards: list[str]) -> tuple[list[str], list[str]]:
         application.router.add_route("*", "/{path:.*}", answer)
         async with TestServer(application) as server, ClientSession() as session:
             api = Api(session, str(server.make_url("")).rstrip("/"), Metrics())
-            status = {"progress": {"laggards": laggards}}
+            status = {"progress": {"laggards": list(laggards)}}
             return await look(api, KEY, run(status=status), {}, NOW)
 
-    diagnosis = asyncio.run(main())
+    return asyncio.run(main()), asked, lists
+
+
+def named(diagnosis: Diagnosis) -> list[str]:
     assert all(each["spec"]["containers"] for each in diagnosis.pods)
-    return [each["metadata"]["name"] for each in diagnosis.pods], asked
+    return [each["metadata"]["name"] for each in diagnosis.pods]
 
 
 @pytest.mark.parametrize(
@@ -59,14 +74,38 @@ def looked_at(count: int, laggards: list[str]) -> tuple[list[str], list[str]]:
     ],
 )
 def test_laggards_are_found_among_many_samplers(count: int, laggards: list[str], asked: list[str]) -> None:
-    shown, requests = looked_at(count, laggards)
-    assert requests == asked
-    assert len(shown) == min(count, CHUNK) + (LAST in laggards)
-    assert (LAST in shown) == (LAST in laggards)
+    diagnosis, requests, lists = shown([sampler(number) for number in range(count)], laggards)
+    assert (requests, lists) == (asked, 1)
+    assert len(named(diagnosis)) == min(count, CHUNK) + (LAST in laggards)
+    assert (LAST in named(diagnosis)) == (LAST in laggards)
 
 
 def test_a_name_leads_to_no_other_kind() -> None:
     """Learners write these names."""
-    shown, requests = looked_at(CHUNK, ["../configmaps/demo-run"])
-    assert len(shown) == CHUNK
+    diagnosis, requests, _ = shown([sampler(number) for number in range(CHUNK)], ["../configmaps/demo-run"])
+    assert len(named(diagnosis)) == CHUNK
     assert requests == ["../configmaps/demo-run"], "the name of a pod, however it looks"
+
+
+@pytest.mark.parametrize(
+    ("learners", "samplers", "running", "lists"),
+    [
+        (1, 1, 0, 1),
+        (CHUNK + 20, 1, 0, 2),
+        (CHUNK + 20, 1, None, 2),
+        (1, 2 * CHUNK + 50, 7, 1),
+        (1, 2 * CHUNK + 50, CHUNK + 20, 2),
+        (1, 2 * CHUNK + 50, None, 3),
+        (2 * CHUNK, 0, None, 2),
+    ],
+)
+def test_a_sampler_that_runs_is_seen_behind_however_many_pods(
+    learners: int, samplers: int, running: int | None, lists: int
+) -> None:
+    """Or that none does: a run is released, and its clocks run, by what a look shows."""
+    learner = [pod(f"learner-{number:04}", "learner") for number in range(learners)]
+    others = [sampler(number, "Running" if number == running else "Pending") for number in range(samplers)]
+    diagnosis, _, asked = shown([*learner, *others])
+    assert samplers_run(diagnosis) == (running is not None)
+    assert asked == lists
+    assert len(named(diagnosis)) == min(learners + samplers, lists * CHUNK)
