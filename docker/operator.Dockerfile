@@ -1,6 +1,6 @@
 # The operator. From the root of the repository:
 #   docker build -f docker/operator.Dockerfile -t empg/operator:0.1.0 .
-# BASE needs python3 >= 3.11 with venv; give a digest to pin it for good.
+# BASE is a Debian or Ubuntu image with python3 >= 3.11 and venv; give a digest to pin it for good.
 ARG BASE=python:3.11.13-slim-bookworm
 ARG UV_VERSION=0.13.9
 
@@ -17,8 +17,9 @@ COPY trainer /src/trainer
 RUN /opt/uv/bin/uv pip install --no-cache --compile-bytecode --python /opt/empg/venv/bin/python --no-deps --target /opt/empg/code /src && rm -f /opt/empg/code/.lock
 
 FROM ${BASE}
-# Programs ask for the name of their user; an empty name breaks some.
-RUN useradd --uid 1000 --user-group --home-dir /tmp --no-create-home --shell /usr/sbin/nologin empg
+# Programs ask for the name of their user; an empty name breaks some. Ubuntu has a user 1000 of its own.
+RUN (getent group 1000 >/dev/null || groupadd --gid 1000 empg) && \
+    (getent passwd 1000 >/dev/null || useradd --uid 1000 --gid 1000 --home-dir /tmp --no-create-home --shell /usr/sbin/nologin empg)
 COPY docker/requirements/operator.txt /opt/empg/requirements/
 ARG UV_VERSION
 RUN python3 -m venv /opt/uv && /opt/uv/bin/pip install --no-cache-dir "uv==${UV_VERSION}" && python3 -m venv --without-pip /opt/empg/venv && \

@@ -1,7 +1,7 @@
 # The sampler, for GPUs, or for CPUs with VARIANT=cpu. From the root of the repository:
 #   docker build -f docker/sampler.Dockerfile -t empg/sampler:0.1.0 .
 #   docker build -f docker/sampler.Dockerfile --build-arg VARIANT=cpu -t empg/sampler:0.1.0-cpu .
-# BASE needs python3 >= 3.11 with venv; give a digest to pin it for good.
+# BASE is a Debian or Ubuntu image with python3 >= 3.11 and venv; give a digest to pin it for good.
 ARG BASE=python:3.11.13-slim-bookworm
 ARG UV_VERSION=0.13.9
 
@@ -20,8 +20,9 @@ RUN /opt/uv/bin/uv pip install --no-cache --compile-bytecode --python /opt/empg/
 FROM ${BASE}
 # Triton compiles its launchers with gcc when a GPU is used first.
 RUN apt-get update && apt-get install -y --no-install-recommends gcc libc6-dev libgomp1 && rm -rf /var/lib/apt/lists/*
-# Programs ask for the name of their user; an empty name breaks some.
-RUN useradd --uid 1000 --user-group --home-dir /tmp --no-create-home --shell /usr/sbin/nologin empg
+# Programs ask for the name of their user; an empty name breaks some. Ubuntu has a user 1000 of its own.
+RUN (getent group 1000 >/dev/null || groupadd --gid 1000 empg) && \
+    (getent passwd 1000 >/dev/null || useradd --uid 1000 --gid 1000 --home-dir /tmp --no-create-home --shell /usr/sbin/nologin empg)
 # Up to PyTorch, learner and sampler have the same layers, which a node stores once.
 COPY docker/requirements/torch.txt /opt/empg/requirements/
 ARG UV_VERSION

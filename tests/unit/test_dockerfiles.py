@@ -54,6 +54,26 @@ def test_an_image_runs_its_program_without_root(image: str) -> None:
 
 
 @pytest.mark.parametrize("image", IMAGES)
+@pytest.mark.parametrize(
+    ("there", "made"),
+    [
+        ("", ["groupadd --gid 1000 empg", "useradd --uid 1000 --gid 1000"]),
+        ("group", ["useradd --uid 1000 --gid 1000"]),
+        ("passwd", ["groupadd --gid 1000 empg"]),
+        ("passwd group", []),
+    ],
+)
+def test_an_image_has_a_user_1000_whether_its_base_has_one_or_not(image: str, there: str, made: list[str]) -> None:
+    (command,) = [text for name, text in instructions(image) if name == "RUN" and "useradd" in text]
+    stubs = (
+        f'getent() {{ [ "$2" = 1000 ] && case " {there} " in *" $1 "*) ;; *) return 2;; esac; }}; '
+        'groupadd() { echo groupadd "$@"; }; useradd() { echo useradd "$@"; }; '
+    )
+    done = subprocess.run(["sh", "-c", stubs + command], capture_output=True, text=True, check=True, timeout=60)
+    assert [line.partition(" --home-dir")[0] for line in done.stdout.splitlines()] == made
+
+
+@pytest.mark.parametrize("image", IMAGES)
 def test_requirements_are_installed_before_any_code_is_copied(image: str) -> None:
     """An edit of the code leaves the layers of the requirements, which are gigabytes, as they are."""
     last_stage = instructions(image)[max(at for at, (name, _) in enumerate(instructions(image)) if name == "FROM") :]
