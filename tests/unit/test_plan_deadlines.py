@@ -69,6 +69,7 @@ def crashed(name: str) -> Any:
 
 
 STARTS, PENDING = pod("demo-sampler-a", "sampler"), pod("demo-sampler-a", "sampler", phase="Pending")
+LEAVING = pod("demo-sampler-c", "sampler", deletionTimestamp=stamp(NOW - 9999))
 
 
 @pytest.mark.parametrize(
@@ -84,6 +85,8 @@ STARTS, PENDING = pod("demo-sampler-a", "sampler"), pod("demo-sampler-a", "sampl
         (deployment(2), [PENDING], "sampling", "sampling", ("pods", NOW)),
         (deployment(2), [PENDING], "nothing", "evaluating", ("pods", NOW)),
         (deployment(2), [crashed("demo-sampler-a")], "sampling", "sampling", ("pods", NOW)),
+        # On a node that is lost nobody ends it.
+        (deployment(2), [LEAVING, PENDING], "sampling", "sampling", ("pods", NOW)),
         (deployment(2), [PENDING, pod("demo-sampler-b", "sampler")], "pods", "sampling", ("sampling", NOW)),
         (deployment(2), [STARTS], "pods", "sampling", ("sampling", NOW)),
         (deployment(2), [STARTS], "pods", "starting", ("nothing", NOW)),
@@ -152,7 +155,7 @@ def test_the_samplers_turn_is_an_e_step() -> None:
     seen = situation(job(1, rule=4), spec={"sampler": {"rollStrategy": "Alternate"}}, status=status)
     assert waits(seen, "samplers") == ("sampling", 2, NOW)
     lacking = situation(spec={"sampler": {"rollStrategy": "Alternate"}}, status=status, diagnosis=diagnosis(PENDING))
-    assert waits(lacking, "samplers") == ("pods", 0, NOW)
+    assert waits(lacking, "samplers") == ("pods", 2, NOW)
 
 
 @pytest.mark.parametrize(
@@ -175,6 +178,66 @@ def test_a_learner_that_works_does_not_wait_in_the_queue_of_the_samplers(phase: 
     seen = situation(job(1, ready=1), deployment(2), status=status, diagnosis=diagnosis(held_back))
     assert waits(seen)[0] == expected
     assert waits(seen, running=False)[0] == "nothing"
+
+
+@pytest.mark.parametrize(
+    ("children", "iteration", "seconds"),
+    [
+        # A queue took the learner, or a sampler ran that was never ready.
+        ([job(1)], 3, 7.0),
+        ([job(1, ready=1), deployment(2)], 3, 7.0),
+        # All ran at one time; an iteration was finished since.
+        ([job(1, ready=1), deployment(2, ready=1)], 3, None),
+        ([job(1)], 4, 0.0),
+    ],
+)
+def test_a_wait_for_pods_that_was_interrupted_goes_on(
+    children: list[Any], iteration: int, seconds: float | None
+) -> None:
+    kept = [{"waitingFor": "pods", "iteration": 3, "seconds": 7.0}]
+    report = progress(phase="starting", iteration=iteration)
+    status = before("nothing") | {"interrupted": kept, "progress": report}
+    seen = situation(*children, status=status, diagnosis=diagnosis(PENDING))
+    found = clock(seen, tally(seen, over=False), "learner", running=True)
+    assert (found.seconds if found.waiting_for == "pods" else None) == seconds
+    assert interrupted(seen, found) is None
+
+
+def test_who_returns_looks_before_a_wait_is_too_long() -> None:
+    """Samplers that have come meanwhile are not ready yet."""
+    steps = Steps({"deadlines": {"pendingSeconds": 100}})
+    steps.settle()
+    steps.replace_job(1, ready=1)
+    steps.pods = [PENDING]
+    steps.settle()
+    steps.roll_out(ready=0)
+    steps.report(progress=progress())
+    steps.now = NOW + 60
+    steps.settle()
+    assert steps.status()["clock"]["waitingFor"] == "pods"
+    steps.now = NOW + 5000
+    steps.pods = [STARTS]
+    steps.settle()
+    assert (steps.status()["phase"], steps.status()["clock"]["waitingFor"]) == ("Sampling", "sampling")
+
+
+@pytest.mark.parametrize("role", ["learner", "sampler"])
+def test_pods_that_are_refused_are_waited_for(role: str) -> None:
+    steps = Steps({"deadlines": {"pendingSeconds": 2000}})
+    steps.refuse = {role: "violates PodSecurity"}
+    steps.settle()
+    if role == "sampler":
+        steps.replace_job(1, ready=1)
+        steps.settle()
+        assert steps.said("Ready") == ("False", "TemplateRefused")
+        steps.now = NOW + 1000
+        steps.settle()
+        assert "Released" in steps.events(), "the learner does not keep its devices"
+    steps.now = NOW + 2000
+    steps.settle()
+    assert steps.said("Failed") == ("True", "PendingDeadlineExceeded")
+    message = next(each["message"] for each in steps.status()["conditions"] if each["type"] == "Failed")
+    assert "violates PodSecurity" in message
 
 
 def test_a_run_that_is_halted_waits_for_nothing() -> None:

@@ -77,6 +77,44 @@ def test_an_e_step_without_samplers_ends_however_many_attempts_it_takes(exits: f
     assert seen["seconds"] >= 2000, "time between attempts does not count"
 
 
+def test_samplers_that_crash_some_time_after_their_start_end_the_run() -> None:
+    """Each release brings new pods, which have not crashed yet."""
+    cluster = Cluster({"deadlines": {"pendingSeconds": 5000.0}})
+    hours = 0.0
+    while cluster.status.get("phase") != "Failed" and hours < 12:
+        cluster.waiting = [pod(f"{NAME}-sampler-a", "sampler")]
+        hours += live(cluster, 0.1)["seconds"] / 3600
+        cluster.waiting = [crashing()]
+        hours += live(cluster, 0.3)["seconds"] / 3600
+    assert failed(cluster) == ("True", "PendingDeadlineExceeded")
+    assert 5000 <= hours * 3600 <= 10_000, "what they take to crash does not count"
+
+
+def test_a_wait_for_pods_stands_still_in_a_queue() -> None:
+    cluster = Cluster({"queueName": "team", "deadlines": {"pendingSeconds": 5000.0, "holdSeconds": None}})
+    cluster.waiting = [pod(f"{NAME}-sampler-a", "sampler", phase="Pending")]
+    admitted = 0.0
+    for _ in range(12):
+        live(cluster, 0.25)
+        admitted += 900
+        if cluster.status["phase"] == "Failed":
+            break
+        for job in cluster.live():
+            job["spec"]["suspend"] = True
+            cluster.become(job, {"ready": 0})
+            cluster.touch(("Job", job["metadata"]["name"]))
+        for _ in range(60):
+            cluster.deliver()
+            cluster.reconcile()
+            cluster.now += 60.0
+        assert cluster.status["phase"] == "Queued"
+        for job in cluster.live():
+            job["spec"]["suspend"] = False
+            cluster.touch(("Job", job["metadata"]["name"]))
+    assert failed(cluster) == ("True", "PendingDeadlineExceeded")
+    assert admitted == 5400
+
+
 @pytest.mark.parametrize("exits", [None, 600.0])
 @pytest.mark.parametrize("strategy", ["Alternate", "InPlace"])
 def test_samplers_that_never_run_end_the_run_however_many_attempts_it_takes(strategy: str, exits: float | None) -> None:

@@ -22,8 +22,9 @@ ENDING = {**job(1, pods=2), "status": {"ready": 1, "conditions": [{"type": "Fail
         ([job(1, ready=1), deployment(2)], None, False, True),
         ([job(1), deployment(2, ready=2)], None, False, True),
         ([deployment(2, ready=1)], None, False, True),
-        # The samplers are about to be asked for.
-        ([job(1, ready=1), deployment(0)], None, False, False),
+        # The samplers are about to be asked for, or are refused.
+        ([job(1, ready=1), deployment(0)], None, False, True),
+        ([job(1, ready=1)], None, False, True),
         # A sampler has its devices and loads its first policy.
         ([job(1, ready=1), deployment(2)], ["Running"], False, False),
         ([job(1, ready=1), deployment(2)], ["Pending"], False, True),

@@ -32,8 +32,9 @@ class DeadlinesSpec(Spec):
     no limit. Time in suspension or in a queue does not count; samplers are in a queue while it has admitted none."""
 
     pending_seconds: float | None = field(86_400.0, change="live", gt=0, le=100_000_000)
-    """Until all pods of the learner and one sampler run. Goes on from attempt to attempt while they are waited for; a
-    sampler that has crashed and is not ready again does not count."""
+    """Until all pods of the learner and one sampler run. Waits add up over attempts until the learner runs beside a
+    sampler that is ready, or an iteration is finished. A sampler that has crashed and is not ready again does not
+    count as running."""
     hold_seconds: float | None = field(900.0, change="live", gt=0, le=100_000_000)
     """A run that has had only a part of its learner, or only a learner that waits, for so long gives all back and tries
     again later, so that two half-started runs do not wait for each other. The pause doubles each time, up to an hour,

@@ -79,9 +79,9 @@ class Clock(Whole):
 
 
 class Step(Whole):
-    """A step of the run that was interrupted."""
+    """A step of the run, or a wait for pods, that was interrupted."""
 
-    waiting_for: Literal["sampling", "learning"]
+    waiting_for: Literal["pods", "sampling", "learning"]
     iteration: int
     seconds: float
     """Time that it took so far."""
@@ -195,8 +195,8 @@ class RunStatus(Spec):
     active_since: Time | None = None
     completion_time: Time | None = None
     clock: Clock | None = None
-    interrupted: tuple[Step, ...] | None = Field(None, max_length=2)
-    """Steps that were begun and not finished, and that the run does not work on now."""
+    interrupted: tuple[Step, ...] | None = Field(None, max_length=3)
+    """Steps and waits that were begun and not finished, and that do not go on now."""
     held_since: Time | None = None
     """Since when only a part of the pods that the run needs has devices."""
     releases: int = 0

@@ -19,6 +19,8 @@ from empg_operator.plan.times import elapsed, moment, stamp
 Wait = Literal["pods", "queue", "sampling", "learning", "nothing"]
 
 _NOTHING: tuple[Wait, int] = ("nothing", 0)
+_TROUBLE = (*GRAVITY, "TemplateRefused", "InvalidSpec", "ApplyFailed")
+"""Reasons of `Ready` that tell what is wrong."""
 _PHASES: dict[str, Wait] = {"sampling": "sampling", "learning": "learning", "publishing": "learning"}
 
 
@@ -34,23 +36,33 @@ class Deadline:
 
 
 def clock(situation: Situation, tally: Tally, turn: Turn, *, running: bool) -> Clock:
-    """What the run waits for. It starts anew when that changes, and goes on from attempt to attempt while pods are
-    waited for: an eviction must not stretch the deadline. After a crash it stands still until the next attempt. A step
-    that was interrupted goes on with the time that it took before."""
+    """What the run waits for, and in which iteration. It starts anew when that changes, but for what was interrupted,
+    which goes on with the time that it took before: neither an eviction nor a queue nor another attempt must stretch a
+    deadline. A wait for pods ends when all that are needed have run at one time. After a crash it stands still until
+    the next attempt."""
     before = situation.status.clock
     wait, iteration = _wait(situation, tally, turn, before) if running else _NOTHING
     if running and wait != "learning" and samplers_queued(situation, turn):
         wait, iteration = "queue", 0
     if before is not None and (before.waiting_for, before.iteration) == (wait, iteration):
         return before
-    took = (step.seconds for step in _begun(situation) if (step.waiting_for, step.iteration) == (wait, iteration))
-    return Clock(waiting_for=wait, iteration=iteration, since=stamp(situation.now), seconds=next(took, 0.0))
+    return _started(situation, wait, iteration)
+
+
+def starting(situation: Situation, clock: Clock) -> Clock:
+    """The same when an attempt starts: it waits for its pods from now on."""
+    return clock if clock.waiting_for == "pods" else _started(situation, "pods", _iteration(situation))
 
 
 def interrupted(situation: Situation, now: Clock) -> tuple[Step, ...] | None:
-    """Steps that were begun, and are neither finished nor what the clock says now; None without any."""
+    """Steps and waits that were begun, and are neither finished nor what the clock says now; None without any."""
     running = now.waiting_for, now.iteration
     return tuple(step for step in _begun(situation) if (step.waiting_for, step.iteration) != running) or None
+
+
+def _started(situation: Situation, wait: Wait, iteration: int) -> Clock:
+    took = (step.seconds for step in _begun(situation) if (step.waiting_for, step.iteration) == (wait, iteration))
+    return Clock(waiting_for=wait, iteration=iteration, since=stamp(situation.now), seconds=next(took, 0.0))
 
 
 def _begun(situation: Situation) -> Iterator[Step]:
@@ -58,12 +70,14 @@ def _begun(situation: Situation) -> Iterator[Step]:
     goes over earlier iterations again, after a restart, finishes none."""
     status = situation.status
     begun = {step.waiting_for: step for step in status.interrupted or ()}
-    if (clock := status.clock) is not None and clock.waiting_for in ("sampling", "learning"):
+    if (clock := status.clock) is not None and clock.waiting_for in ("pods", "sampling", "learning"):
         seconds = round(clock.seconds + elapsed(clock.since, situation.now), 3)
         begun[clock.waiting_for] = Step(waiting_for=clock.waiting_for, iteration=clock.iteration, seconds=seconds)
     reached = status.progress
     if reached is not None and reached.phase == "done":
         return
+    if _all_there(situation):
+        begun.pop("pods", None)
     for step in begun.values():
         learning = reached is not None and _PHASES.get(reached.phase) == "learning"
         if reached is None or (reached.iteration, learning) <= (step.iteration, step.waiting_for == "learning"):
@@ -76,8 +90,11 @@ def deadlines(situation: Situation, clock: Clock, spent: Spent, roll_started: st
 
 
 def passed(situation: Situation, running: tuple[Deadline, ...]) -> Outcome | None:
-    """The end that a run comes to when a deadline has passed."""
+    """The end that a run comes to when a deadline has passed. That samplers were missing must be sure: who decides may
+    have been away while they came."""
     for deadline in running:
+        if deadline.key == "pending_seconds" and not _certain(situation):
+            continue
         if deadline.ends <= situation.now:
             limit = getattr(situation.spec.deadlines, deadline.key)
             alias = type(situation.spec.deadlines).model_fields[deadline.key].alias
@@ -94,7 +111,7 @@ def passed(situation: Situation, running: tuple[Deadline, ...]) -> Outcome | Non
 def trouble(situation: Situation, *reasons: str) -> str:
     """What was wrong with the pods, or said with another of these reasons; conditions will only say what followed."""
     for condition in situation.status.conditions:
-        if condition.type == "Ready" and condition.status == "False" and condition.reason in (*GRAVITY, *reasons):
+        if condition.type == "Ready" and condition.status == "False" and condition.reason in (*_TROUBLE, *reasons):
             return f"{condition.message} "
     return ""
 
@@ -116,28 +133,48 @@ def _running(situation: Situation, clock: Clock, spent: Spent, roll_started: str
 
 
 def _wait(situation: Situation, tally: Tally, turn: Turn, before: Clock | None) -> tuple[Wait, int]:
-    status, job = situation.status, situation.live
+    job = situation.live
+    pods: tuple[Wait, int] = ("pods", _iteration(situation))
     if job is not None and job.ending and before is not None:
         return before.waiting_for, before.iteration
     if turn == "samplers":
-        if _lacks_samplers(situation, before):
-            return "pods", 0
-        return "sampling", status.progress.iteration if status.progress else 0
+        return pods if _lacks_samplers(situation, before) else ("sampling", _iteration(situation))
     if job is not None and job.all_ready:
         progress = situation.progress
         wait = _PHASES.get(progress.phase, "nothing") if progress else "nothing"
         if not situation.learns and not situation.alternate and _lacks_samplers(situation, before):
-            return "pods", 0
+            return pods
         if wait == "sampling" and situation.alternate:
             # It leaves for the samplers in a moment, whose turn is the E-step.
             return (before.waiting_for, before.iteration) if before and before.waiting_for == "learning" else _NOTHING
         return (wait, progress.iteration) if progress and wait != "nothing" else _NOTHING
     waiting = before is not None and before.waiting_for == "pods"
     crashed = any(judged.end == "Crashed" for judged in tally.ends)
-    return ("pods", 0) if job is not None or (waiting and not crashed) else _NOTHING
+    # An attempt that is due and can't be made, as its pods are refused, waits for them too.
+    due = not tally.ends and tally.unseen_until is None and situation.status.next_attempt_time is None
+    return pods if job is not None or due or (waiting and not crashed) else _NOTHING
+
+
+def _iteration(situation: Situation) -> int:
+    return situation.status.progress.iteration if situation.status.progress else 0
 
 
 def _lacks_samplers(situation: Situation, before: Clock | None) -> bool:
     """Without a look that is not too old, what was so before still is."""
     lacks = without_samplers(situation)
     return before is not None and before.waiting_for == "pods" if lacks is None else lacks
+
+
+def _all_there(situation: Situation) -> bool:
+    """All pods that are needed now run, and a sampler is ready."""
+    job = situation.live
+    learner = job is not None and job.all_ready and not job.ending
+    sampler = situation.spec.sampler.replicas == 0 or situation.samplers.ready > 0
+    return learner or sampler if situation.alternate else learner and sampler
+
+
+def _certain(situation: Situation) -> bool:
+    """It is known, from a look where that takes one, whether pods are waited for."""
+    job = situation.live
+    waits_for_samplers = situation.status.turn == "samplers" or (job is not None and job.all_ready and not job.ending)
+    return not waits_for_samplers or without_samplers(situation) is not None

@@ -184,6 +184,9 @@ def _samplers(picture: Picture) -> Statement:
         return Statement(
             "SamplersReady", "True", "PartlyReady", f"{count.ready} of {count.desired} samplers are ready."
         )
+    refusal = picture.templates[0].refusal
+    if refusal is not None and not situation.samplers.exist:
+        return Statement("SamplersReady", "False", *refusal)
     look = situation.observed.diagnosis
     found = cause(look, "sampler") if look is not None else STARTING
     return Statement("SamplersReady", "False", found.reason, found.message)

@@ -77,9 +77,11 @@ def without_samplers(situation: Situation) -> bool | None:
 
 
 def samplers_run(diagnosis: Diagnosis) -> bool:
-    """A sampler pod has its devices, ready or not. One that crashes again and again has them in vain."""
+    """A sampler pod has its devices, ready or not. One that crashes again and again, or is on its way out, perhaps for
+    ever on a node that is lost, has them in vain."""
     return any(
         pod["metadata"].get("labels", {}).get(names.ROLE_LABEL) == "sampler"
+        and "deletionTimestamp" not in pod["metadata"]
         and (pod.get("status") or {}).get("phase") == "Running"
         and not failing(pod)
         for pod in diagnosis.pods
@@ -87,13 +89,10 @@ def samplers_run(diagnosis: Diagnosis) -> bool:
 
 
 def _in_vain(situation: Situation, turn: Turn) -> bool:
-    job, samplers = situation.live, situation.samplers
+    job = situation.live
     if turn == "samplers":
         return False
     learner, whole = job is not None and job.ready > 0, job is not None and job.all_ready
     if not whole:
-        return learner or samplers.ready > 0
-    return (
-        not (situation.learns or situation.alternate or samplers.wanted == 0)
-        and without_samplers(situation) is not False
-    )
+        return learner or situation.samplers.ready > 0
+    return not (situation.learns or situation.alternate) and without_samplers(situation) is not False

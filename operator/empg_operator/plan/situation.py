@@ -19,6 +19,8 @@ from empg_operator.plan.reading import read_status
 class SamplerPods:
     """What the Deployment says of the samplers."""
 
+    exist: bool = False
+    """There is a Deployment."""
     wanted: int = 0
     replicas: int = 0
     ready: int = 0
@@ -175,6 +177,7 @@ def _samplers(deployment: Manifest | None) -> SamplerPods:
         return SamplerPods()
     status = deployment.get("status") or {}
     return SamplerPods(
+        exist=True,
         wanted=deployment["spec"].get("replicas", 1),
         replicas=status.get("replicas", 0),
         ready=status.get("readyReplicas", 0),

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from empg.api.status import Clock, Lineage, Revisions, RunStatus
+from empg.api.status import Lineage, Revisions, RunStatus
 from empg_operator import names
 from empg_operator.decision import Manifest
-from empg_operator.plan.deadlines import interrupted
+from empg_operator.plan.deadlines import interrupted, starting
 from empg_operator.plan.explain import Picture, conditions, phase
 from empg_operator.plan.situation import Situation
 from empg_operator.plan.standing import storage
@@ -22,6 +22,7 @@ def assemble(picture: Picture) -> RunStatus:
     situation, course, before = picture.situation, picture.course, picture.situation.status
     now, attempt = stamp(situation.now), picture.started or situation.attempt
     newer = attempt > before.attempt
+    clock = starting(situation, course.clock) if picture.started else course.clock
     sampler, learner = (template.revision for template in picture.templates)
     return RunStatus(
         observed_generation=situation.generation,
@@ -40,8 +41,8 @@ def assemble(picture: Picture) -> RunStatus:
         active_seconds=round(course.spent.seconds, 3),
         active_since=course.spent.since,
         completion_time=(before.completion_time or now) if course.outcome else None,
-        clock=_clock(picture, now),
-        interrupted=interrupted(situation, course.clock),
+        clock=clock,
+        interrupted=interrupted(situation, clock),
         held_since=None if course.released else course.holding.since,
         releases=course.releases,
         rolled_policy=course.roll.policy,
@@ -65,14 +66,6 @@ def differs(status: RunStatus, run: Manifest) -> bool:
     known = {info.alias for name, info in RunStatus.model_fields.items() if name not in OTHERS}
     present = run.get("status") or {}
     return ours(status) != {key: value for key, value in present.items() if key in known}
-
-
-def _clock(picture: Picture, now: str) -> Clock:
-    """An attempt that starts now waits for its pods from now on."""
-    clock = picture.course.clock
-    if picture.started is None or clock.waiting_for == "pods":
-        return clock
-    return Clock(waiting_for="pods", since=now)
 
 
 def _iteration(situation: Situation, attempt: int) -> int:
