@@ -30,6 +30,15 @@ def render(access: Access, *arguments: str, release: str = "rel", namespace: str
     return parse(access.helm("template", release, str(CHART), *common, *arguments))
 
 
+def notes(access: Access, *arguments: str) -> str:
+    """What Helm says after an installation into the namespace `ops`, which takes place nowhere.
+
+    CommandError: the chart refuses the values, or the cluster lacks a kind.
+    """
+    options = ("--dry-run=client", "--take-ownership", "--namespace", "ops")
+    return access.helm("install", "rel", str(CHART), *options, *arguments).partition("\nNOTES:\n")[2]
+
+
 def parse(text: str) -> list[Object]:
     """The objects of a rendered YAML stream."""
     return [document for document in yaml.safe_load_all(text) if document]

@@ -14,9 +14,11 @@ from pathlib import Path
 
 import pytest
 import yaml
-from chart import CHART, KUBERNETES, MONITORING, ROOT, VALUES, parse, pick, render
+from chart import CHART, KUBERNETES, MONITORING, ROOT, VALUES, notes, parse, pick, render
 
+from empg import __version__
 from empg.api.load import parse_run
+from empg.api.run import EMPGRun
 from empg_operator import flags
 from empg_operator.settings import Settings
 from hack.controlplane.access import Access, CommandError
@@ -185,14 +187,25 @@ def test_an_upgrade_ends_the_old_operator_first_unless_they_elect_one(control_pl
     assert pick(elected, "Deployment")["spec"]["strategy"] == {"type": "RollingUpdate"}
 
 
+def run_of_notes(said: str) -> EMPGRun:
+    """The run that they tell to apply."""
+    manifest = said.partition("<<EOF\n")[2].partition("\n  EOF")[0]
+    return parse_run(json.dumps(yaml.safe_load(manifest)).encode(), "NOTES")
+
+
 def test_the_notes_show_a_run_that_is_valid(control_plane: Access) -> None:
-    options = ("--dry-run=client", "--take-ownership", "--set", "watchNamespaces={team-a}", "--namespace", "ops")
-    said = control_plane.helm("install", "rel", str(CHART), *options)
-    notes = said.partition("\nNOTES:\n")[2]
-    assert "kubectl rollout status deployment/rel-empg --namespace ops" in notes
-    assert "kubectl apply --namespace team-a -f - <<EOF" in notes
-    manifest = notes.partition("<<EOF\n")[2].partition("\n  EOF")[0]
-    assert parse_run(json.dumps(yaml.safe_load(manifest)).encode(), "NOTES").metadata.name == "demo"
+    said = notes(control_plane, "--set", "watchNamespaces={team-a}")
+    assert "kubectl rollout status deployment/rel-empg --namespace ops" in said
+    assert "kubectl apply --namespace team-a -f - <<EOF" in said
+    run = run_of_notes(said)
+    assert run.metadata.name == "demo"
+    assert run.spec.sampler.image == f"empg/sampler:{__version__}-cpu"
+
+
+def test_the_notes_show_a_run_with_the_image_that_the_values_speak_of(control_plane: Access) -> None:
+    said = notes(control_plane, "--set", "runs.samplerImage.repository=mirror:5000/empg/sampler")
+    assert run_of_notes(said).spec.sampler.image == f"mirror:5000/empg/sampler:{__version__}-cpu"
+    assert "make images VARIANT=cpu" in said
 
 
 def test_plain_manifests_are_those_of_the_chart(control_plane: Access) -> None:

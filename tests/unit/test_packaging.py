@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
 import tomllib
 from pathlib import Path
 
@@ -112,6 +113,15 @@ def test_the_examples_cover_what_users_ask_for() -> None:
     assert any(spec.sampler.accelerator == spec.learner.accelerator == "" for spec in specs.values())
     assert (ROOT / "docker/trainer.Dockerfile").read_text().count(" /opt/empg/" + "examples/demo/base-model") == 1
     assert specs["demo-cpu"].model.name == "/opt/empg/examples/demo/base-model"
+
+
+def test_the_documented_demo_of_a_cloud_takes_the_image_from_its_registry() -> None:
+    text = (ROOT / "docs/kubernetes.md").read_text()
+    (command,) = re.findall(r"^ *(sed .*) \| kubectl apply -f -$", text, re.MULTILINE)
+    made = subprocess.run(["sh", "-c", command], cwd=ROOT, capture_output=True, check=True, timeout=60).stdout
+    demo = yaml.safe_load((ROOT / "manifests/examples/demo-cpu.yaml").read_text())
+    demo["spec"]["sampler"]["image"] = f"mirror/empg/sampler:{__version__}-cpu"
+    assert yaml.safe_load(made) == demo
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "charts/empg/dashboards").glob("*.json")), ids=lambda path: path.stem)
