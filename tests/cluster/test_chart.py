@@ -14,12 +14,13 @@ from pathlib import Path
 
 import pytest
 import yaml
-from chart import CHART, KUBERNETES, MONITORING, ROOT, VALUES, notes, parse, pick, render
+from chart import CHART, KUBERNETES, MONITORING, ROOT, VALUES, Object, notes, parse, pick, render
 
 from empg import __version__
 from empg.api.load import parse_run
 from empg.api.run import EMPGRun
 from empg_operator import flags
+from empg_operator.builders.network import DNS_PORTS
 from empg_operator.settings import Settings
 from hack.controlplane.access import Access, CommandError
 from hack.packaging.__main__ import rendered_files
@@ -138,6 +139,22 @@ def test_policies_of_runs_need_a_way_to_the_api_server(control_plane: Access, wa
     settings, _ = flags.parse(container["args"])
     assert settings.network_policies
     assert settings.api_server_cidrs or settings.extra_egress
+
+
+@pytest.mark.parametrize(
+    ("given", "way"),
+    [
+        ([], {"ports": [{"port": 443, "protocol": "TCP"}, {"port": 6443, "protocol": "TCP"}]}),
+        (
+            ["--set", "networkPolicy.apiServerCIDRs={10.0.0.1/32,10.0.0.2/32}"],
+            {"to": [{"ipBlock": {"cidr": "10.0.0.1/32"}}, {"ipBlock": {"cidr": "10.0.0.2/32"}}]},
+        ),
+    ],
+)
+def test_the_operator_reaches_names_and_the_api_server(control_plane: Access, given: list[str], way: Object) -> None:
+    policy = pick(render(control_plane, "--set", "networkPolicy.enabled=true", *given), "NetworkPolicy")
+    dns = {"ports": [{"port": port, "protocol": protocol} for port in DNS_PORTS for protocol in ("UDP", "TCP")]}
+    assert policy["spec"]["egress"] == [dns, way]
 
 
 def test_the_chart_can_be_a_dependency(control_plane: Access) -> None:

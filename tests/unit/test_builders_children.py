@@ -202,7 +202,7 @@ def policies(run: EMPGRun, **settings: Any) -> dict[str, Json]:
     return {policy["metadata"]["name"]: policy["spec"] for policy in built}
 
 
-DNS = {"ports": [{"protocol": "UDP", "port": 53}, {"protocol": "TCP", "port": 53}]}
+DNS = {"ports": [{"protocol": protocol, "port": port} for port in (53, 5353) for protocol in ("UDP", "TCP")]}
 METRICS = {"ports": [{"protocol": "TCP", "port": 9464}]}
 GANG = [{"podSelector": {"matchLabels": names.selector("demo", "learner")}}]
 API = {"to": [{"ipBlock": {"cidr": "10.0.0.1/32"}}]}

@@ -11,7 +11,8 @@ from empg_operator.builders.container import metrics_port
 from empg_operator.builders.metadata import metadata
 from empg_operator.settings import Settings
 
-DNS_PORT = 53
+DNS_PORTS = (53, 5353)
+"""Of the cluster's DNS pods. A policy sees the port of the pod, not the Service's 53; OpenShift's listen on 5353."""
 
 
 def learner_service(run: EMPGRun) -> dict[str, Any]:
@@ -41,7 +42,7 @@ def _policy(run: EMPGRun, role: names.Role, settings: Settings) -> dict[str, Any
     gang = [{"podSelector": {"matchLabels": names.selector(run.metadata.name, "learner")}}] if role == "learner" else []
     incoming: list[dict[str, Any]] = [{"ports": [{"protocol": "TCP", "port": port}]}] if port else []
     outgoing: list[dict[str, Any]] = [
-        {"ports": [{"protocol": protocol, "port": DNS_PORT} for protocol in ("UDP", "TCP")]}
+        {"ports": [{"protocol": protocol, "port": port} for port in DNS_PORTS for protocol in ("UDP", "TCP")]}
     ]
     if gang:
         incoming.append({"from": gang})
