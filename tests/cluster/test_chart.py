@@ -6,6 +6,7 @@ import copy
 import http.server
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -186,6 +187,17 @@ def test_dashboards_and_alerts_arrive_unchanged(control_plane: Access) -> None:
         for name, text in document["data"].items()
     }
     assert boards == {path.name: json.loads(path.read_text()) for path in (CHART / "dashboards").glob("*.json")}
+
+
+def test_a_second_release_of_the_same_name_shares_nothing_with_the_first(control_plane: Access) -> None:
+    def objects(namespace: str, *arguments: str) -> set[tuple[str, ...]]:
+        made = render(control_plane, "--set", f"watchNamespaces={{{namespace}}}", *arguments, namespace=namespace)
+        return {(each["kind"], each["metadata"].get("namespace", ""), each["metadata"]["name"]) for each in made}
+
+    documented = re.search(r"a second release\s+takes\s+`--set ([^`]+)`", (ROOT / "docs/kubernetes.md").read_text())
+    assert documented is not None
+    assert objects("ops") & objects("other")
+    assert objects("ops") & objects("other", "--set", documented[1]) == set()
 
 
 def test_releases_in_one_namespace_elect_apart(control_plane: Access) -> None:
