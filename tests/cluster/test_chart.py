@@ -113,6 +113,16 @@ def test_pods_of_the_release_pass_the_level_restricted(
         control_plane.kubectl("create", "--dry-run=server", "--namespace", namespace, "-f", "-", input=json.dumps(pod))
 
 
+def test_user_and_group_can_be_left_to_the_cluster(control_plane: Access) -> None:
+    """As OpenShift wants it."""
+    unset = "podSecurityContext.runAsUser=null,podSecurityContext.runAsGroup=null"
+    assert unset in (ROOT / "docs/kubernetes.md").read_text()
+    said = control_plane.helm("template", "rel", str(CHART), "--kube-version", KUBERNETES, "--set", unset)
+    pods = [pick(parse(said), "Deployment")["spec"]["template"], pick(parse(said), "Pod")]
+    expected = {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
+    assert [pod["spec"]["securityContext"] for pod in pods] == [expected, expected]
+
+
 @pytest.mark.parametrize(
     ("value", "message"),
     [

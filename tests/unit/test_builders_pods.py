@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from built_runs import PARENT, SETTINGS, built_run, fork
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -21,6 +24,7 @@ from empg_trainer.arguments import parser as learner_parser
 
 Json = dict[str, Any]
 BUILDERS: dict[names.Role, Callable[..., Json]] = {"sampler": sampler_pod_template, "learner": learner_pod_template}
+KUBERNETES_MD = Path(__file__).parents[2] / "docs/kubernetes.md"
 ROLES = pytest.mark.parametrize("role", BUILDERS)
 
 
@@ -259,6 +263,21 @@ def test_a_pod_template_is_merged_over_the_built_one(role: names.Role) -> None:
     assert variables(built, role)["HF_TOKEN"] == "x"
     assert container(built, role)["args"] == ["--other"]
     assert container(built, role)["image"] == f"{role}:1"
+
+
+@ROLES
+def test_user_and_group_can_be_left_to_the_cluster(role: names.Role) -> None:
+    """As OpenShift wants it: the documented patch leaves nothing of ours in the pod's security context."""
+    documents = re.findall(r"^```yaml\n(.*?)^```", KUBERNETES_MD.read_text(), re.MULTILINE | re.DOTALL)
+    (document,) = [yaml.safe_load(text) for text in documents if "$patch" in text]
+    built, plain = template(role, document[role]["podTemplate"]), template(role)
+    assert built["spec"].pop("securityContext") == {
+        "runAsNonRoot": True,
+        "fsGroupChangePolicy": "OnRootMismatch",
+        "seccompProfile": {"type": "RuntimeDefault"},
+    }
+    del plain["spec"]["securityContext"]
+    assert built == plain
 
 
 @ROLES

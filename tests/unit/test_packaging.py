@@ -138,8 +138,9 @@ def test_documentation_speaks_of_what_there_is(path: Path) -> None:
     links = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", text)
     assert [link for link in links if not (path.parent / link).exists()] == []
     assert links
-    values = {key for key, _ in leaves(read_values((ROOT / "charts/empg/values.yaml").read_text()))}
-    named = {key for key in re.findall(r"--set ([\w.]+)=", text) if not key.rpartition(".")[0].endswith("labels")}
-    assert named <= values
+    values = dict(leaves(read_values((ROOT / "charts/empg/values.yaml").read_text())))
+    maps = tuple(f"{key}." for key, value in values.items() if isinstance(value.default, dict))
+    named = {key for given in re.findall(r"--set (\S+)", text) for key in re.findall(r"(?:^|,)([\w.]+)=", given)}
+    assert {key for key in named - values.keys() if not key.startswith(maps)} == set()
     targets = re.findall(r"^make (\w+)", text, re.MULTILINE)
     assert [name for name in targets if f"\n{name}:" not in (ROOT / "Makefile").read_text()] == []
