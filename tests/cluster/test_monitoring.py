@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from chart import MONITORING, VALUES, render
+from chart import MONITORING, VALUES, notes, render
 from run_documents import run
 
 from empg.api.load import parse_run
@@ -44,6 +44,17 @@ def test_monitors_and_rules_of_the_chart_are_taken(
         assert taken["spec"].keys() == each["spec"].keys()
         with pytest.raises(ApiError, match="surprise"):
             apply(rest, path, {**each, "spec": {**each["spec"], "surprise": 1}})
+
+
+def test_the_notes_warn_of_an_alert_about_an_operator_that_nobody_scrapes(
+    control_plane: Access, monitoring: None
+) -> None:
+    rules, monitor = "prometheusRule.enabled=true", "metrics.serviceMonitor.enabled=true"
+    warned = {
+        values: "EMPGOperatorDown" in notes(control_plane, "--set", values)
+        for values in (rules, monitor, f"{rules},{monitor}")
+    }
+    assert warned == {rules: True, monitor: False, f"{rules},{monitor}": False}
 
 
 def test_the_monitor_of_a_run_is_taken_and_found_again_as_it_was_applied(rest: Rest, namespace: str) -> None:
