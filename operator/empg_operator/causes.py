@@ -6,9 +6,9 @@ from empg_operator.cause_message import LIMIT, Cause
 from empg_operator.decision import Diagnosis, Manifest
 from empg_operator.event_causes import created, of_claims, of_pods, of_refusals, seconds
 from empg_operator.names import ATTEMPT_LABEL, ROLE_LABEL, Role
-from empg_operator.pod_causes import ends, of_pod, runs
+from empg_operator.pod_causes import crashed, ends, of_pod, refused, runs
 
-__all__ = ["GRAVITY", "LIMIT", "STARTING", "Cause", "cause", "ending"]
+__all__ = ["GRAVITY", "LIMIT", "STARTING", "Cause", "cause", "ending", "refusal"]
 
 GRAVITY = (
     "InvalidImageName",
@@ -69,6 +69,17 @@ def ending(diagnosis: Diagnosis, role: Role, attempt: int | None = None) -> Caus
     """
     found = [end for pod in _labelled(diagnosis, role, attempt) for end in ends(pod, role)]
     return min(found, key=lambda end: end[:2])[2] if found else None
+
+
+def refusal(diagnosis: Diagnosis, role: Role, attempt: int | None = None) -> Cause | None:
+    """Why a node refused a pod of a role or gave it up; None if none did, or if that may follow from a crash.
+
+    What becomes of pods that are being deleted, as the others of a gang are, follows from the refusal.
+    """
+    pods = _labelled(diagnosis, role, attempt)
+    if any(crashed(pod) for pod in pods if "deletionTimestamp" not in pod["metadata"]):
+        return None
+    return next((cause for pod in pods if refused(pod) for cause in of_pod(pod, role)), None)
 
 
 def _labelled(diagnosis: Diagnosis, role: Role, attempt: int | None) -> list[Manifest]:

@@ -43,12 +43,15 @@ def of_pod(pod: Manifest, role: Role) -> Iterator[Cause]:
     if disrupted.get("status") == "True":
         reason = _DISRUPTIONS.get(disrupted.get("reason", ""), "Evicted")
         yield explained(reason, f"Pod {name}", disrupted.get("message", ""), _AFTER_IT[role])
-    elif status.get("phase") == "Failed" and status.get("reason"):
+    elif _given_up(pod):
+        remedy = f"see `kubectl describe node {pod['spec'].get('nodeName') or 'NAME'}`"
+        if status["reason"] == "Evicted":
+            remedy = f"let it ask for more in spec.{role}.podTemplate"
         yield explained(
             _REFUSED_BY_NODE.get(status["reason"], "RefusedByNode"),
             f"The node gave pod {name} up ({status['reason']})",
             status.get("message", ""),
-            f"if this goes on, let it ask for more in spec.{role}.podTemplate",
+            f"if this goes on, {remedy}",
         )
     elif not pod["metadata"].get("deletionTimestamp"):
         if scheduled.get("status") == "False":
@@ -56,7 +59,7 @@ def of_pod(pod: Manifest, role: Role) -> Iterator[Cause]:
         if _unheard(conditions):
             remedy = f"unless it answers soon, the pod is given up (tolerationSeconds in spec.{role}.podTemplate)"
             yield explained("NodeLost", f"The node of pod {name} does not answer", "", remedy)
-        for container in (*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())):
+        for container in _containers(pod):
             yield from _of_container(name, role, container)
 
 
@@ -67,6 +70,16 @@ def ends(pod: Manifest, role: Role) -> Iterator[tuple[bool, str, Cause]]:
         if status["name"] == role and ended is not None:
             orderly = ended["exitCode"] in _ORDERLY
             yield orderly, ended.get("finishedAt") or "", _ended(pod["metadata"]["name"], role, role, ended)
+
+
+def refused(pod: Manifest) -> bool:
+    """Whether the pod's node would not have it, or gave it up, and none of its containers ended in disorder."""
+    return _given_up(pod) and not crashed(pod)
+
+
+def crashed(pod: Manifest) -> bool:
+    """Whether any container of the pod, those that come first among them, ended in disorder."""
+    return any(_failed(status) is not None for status in _containers(pod))
 
 
 def runs(pod: Manifest) -> bool:
@@ -135,6 +148,16 @@ def _ended(pod: str, container: str, role: Role, ended: Mapping[str, Any]) -> Ca
 
 def _status(pod: Manifest) -> Mapping[str, Any]:
     return pod.get("status") or {}
+
+
+def _given_up(pod: Manifest) -> bool:
+    """Whether the kubelet says why the pod as a whole failed: no container did it."""
+    return _status(pod).get("phase") == "Failed" and bool(_status(pod).get("reason"))
+
+
+def _containers(pod: Manifest) -> Iterator[Mapping[str, Any]]:
+    for kind in ("initContainerStatuses", "containerStatuses"):
+        yield from _status(pod).get(kind) or ()
 
 
 def _failed(status: Mapping[str, Any]) -> Mapping[str, Any] | None:

@@ -79,6 +79,18 @@ def evicted(pod: Pod) -> Status:
     return {**status, "reason": "Evicted", "message": message, "conditions": [*status["conditions"], disruption]}
 
 
+def refused(reason: str, message: str) -> Status:
+    """The kubelet does not take it, as after a restart where a device is missing: nothing is told of containers."""
+    return {
+        "phase": "Failed",
+        "reason": reason,
+        "message": f"Pod was rejected: {message}",
+        "conditions": [_condition(kind, False) for kind in ("ContainersReady", "Ready")],
+        "initContainerStatuses": None,
+        "containerStatuses": None,
+    }
+
+
 def is_ready(pod: Pod) -> bool:
     """Whether the pod runs and its probes succeed."""
     conditions = pod.get("status", {}).get("conditions", [])

@@ -132,6 +132,10 @@ class SimulatedNode:
         """Kill it because the node runs out of memory: no budget is asked, and the pod stays, failed."""
         self._say(pod, pod_status.evicted(pod))
 
+    def refuse(self, pod: Pod, reason: str, message: str) -> None:
+        """Its kubelet starts again and does not take it any more."""
+        self._say(pod, pod_status.refused(reason, message))
+
     def lose(self) -> None:
         """The node falls silent: no more heartbeats, pods neither start nor stop."""
         self._stopping.set()
@@ -152,7 +156,7 @@ class SimulatedNode:
             if uid not in self._terminated:
                 self._terminated.add(uid)
                 self._terminate(pod)
-        elif not pod["status"].get("containerStatuses"):
+        elif not pod["status"].get("containerStatuses") and not pod_status.is_finished(pod):
             match self.start_as(pod):
                 case Start.RUN:
                     self.run(pod)

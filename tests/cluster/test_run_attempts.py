@@ -33,6 +33,7 @@ def runs(stage: Stage) -> Mapping[str, Started]:
         "evicted": {},
         "pressed": {},
         "asked": {},
+        "refused": {"restarts.limit": 0},
         "wrong": {"sampler.replicas": 2},
         "diverged": {"em.seed": 1},
         "limited": {"restarts.limit": 1, "restarts.backoffSeconds": 0},
@@ -105,6 +106,24 @@ def test_an_end_that_is_nobodys_fault_costs_nothing(
     status = view.status()
     assert (status["restarts"], status["fruitlessRestarts"], status["unchargedEnds"]) == (0, 0, 1)
     assert "It costs no restart" in view.until_told(event)[0]
+    assert not view.told("LearnerFailed")
+
+
+def test_a_pod_that_its_node_refuses_costs_nothing(stage: Stage, runs: Mapping[str, Started]) -> None:
+    view, message = runs["refused"].view, "Allocate failed due to no healthy devices present"
+    stage.node.refuse(runs["refused"].learner, "UnexpectedAdmissionError", message)
+    view.until_attempt(2)
+    stage.learners(view)
+    job = view.child("Job", "refused-learner-1")
+    assert job
+    [failed] = [each for each in job["status"]["conditions"] if each["type"] == "Failed"]
+    assert failed["reason"] == "BackoffLimitExceeded", "no rule of the Job names such an end"
+    eventually(lambda: view.status()["attempt"] == 2, "second attempt in the status", SECONDS)
+    status = view.status()
+    assert (status["restarts"], status["fruitlessRestarts"], status["unchargedEnds"]) == (0, 0, 1)
+    [told] = view.until_told("LearnerStopped")
+    assert f"(UnexpectedAdmissionError): Pod was rejected: {message}; " in told
+    assert "It costs no restart" in told
     assert not view.told("LearnerFailed")
 
 

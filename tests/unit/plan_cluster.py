@@ -251,6 +251,15 @@ class Cluster:
         self.kept.append(lost)
         self.become(job, {"ready": 0, "terminating": 1, "conditions": [target | told] if survivors else []})
 
+    def refuse(self, job: Any) -> None:
+        """A node refuses a pod of an attempt, as after a reboot: no container of it has ended."""
+        labels = {**names.labels(NAME, "learner"), names.ATTEMPT_LABEL: str(number(job))}
+        refused = pod(f"{job['metadata']['name']}-0", "learner", phase="Failed", labels=labels)
+        refused["status"] |= {"reason": "UnexpectedAdmissionError", "message": "Allocate failed"}
+        self.kept.append(refused)
+        self.now += 1.0  # looks were taken before
+        self.end(job)
+
     # Users
 
     def edit(self, **fields: Any) -> None:
@@ -265,7 +274,14 @@ class Cluster:
         self.touch(_RUN)
 
     def remove(self, place: Place) -> None:
+        """Pods go with their Job, unless a node is to tell so first."""
         self.objects.pop(place, None)
+        gone = f"{place[1]}-"
+        self.kept = [
+            each
+            for each in self.kept
+            if each["status"]["phase"] != "Failed" or not each["metadata"]["name"].startswith(gone)
+        ]
 
     # The learner
 

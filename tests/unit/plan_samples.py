@@ -120,6 +120,24 @@ def pod(name: str, role: names.Role, *, phase: str = "Running", age: float = 10_
     return {"metadata": about | metadata, "spec": {"containers": [{"name": role}]}, "status": {"phase": phase}}
 
 
+def learner_pod(index: int = 0, *, attempt: int = 1, exit_code: int | None = None, **metadata: Any) -> Any:
+    """A pod of an attempt that failed; its container ended, if there is an exit code."""
+    labels = {**names.labels(NAME, "learner"), names.ATTEMPT_LABEL: str(attempt)}
+    found = pod(f"demo-learner-{attempt}-{index}", "learner", phase="Failed", labels=labels, **metadata)
+    if exit_code is not None:
+        ended = {"terminated": {"exitCode": exit_code, "reason": "Error", "message": "boom"}}
+        found["status"]["containerStatuses"] = [{"name": "learner", "state": ended}]  # type: ignore[index]
+    return found
+
+
+def refused_pod(reason: str = "UnexpectedAdmissionError", *args: Any, **more: Any) -> Any:
+    """The same that its node refused."""
+    found = learner_pod(*args, **more)
+    found["spec"]["nodeName"] = "node-7"
+    found["status"] |= {"reason": reason, "message": "Pod was rejected: Allocate failed"}
+    return found
+
+
 def diagnosis(*pods: Manifest, taken: float = NOW) -> Diagnosis:
     return Diagnosis(taken, pods)
 

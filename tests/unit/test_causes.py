@@ -32,7 +32,8 @@ def pod(
     if role == "learner":
         labels["empg.dev/attempt"] = str(attempt)
     metadata = {"name": name, "labels": labels, "creationTimestamp": at}
-    return {"metadata": metadata, "status": {"phase": "Pending", "conditions": [SCHEDULED], **status}}
+    about = {"phase": "Pending", "conditions": [SCHEDULED], **status}
+    return {"metadata": metadata, "spec": {"nodeName": "node-7"}, "status": about}
 
 
 def waiting(reason: str, message: str | None = None, **more: Any) -> Json:
@@ -400,7 +401,7 @@ TABLE: dict[str, tuple[Diagnosis, str, str]] = {
             ),
         ),
         "RefusedByNode",
-        r"\(UnexpectedAdmissionError\): Allocate failed",
+        r"\(UnexpectedAdmissionError\): Allocate failed .*; if this goes on, see `kubectl describe node node-7`\.$",
     ),
 }
 

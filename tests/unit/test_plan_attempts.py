@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from plan_samples import NOW, Steps, job, progress, situation
+from plan_samples import NOW, Steps, diagnosis, job, learner_pod, pod, progress, refused_pod, situation
 
 from empg.api.lifecycle import RestartsSpec
 from empg_operator import names
@@ -82,6 +82,66 @@ def test_what_an_end_costs(state: dict[str, Any], status: dict[str, Any], expect
     counted = tally(situation(job(1, **state), spec=RESTARTS, status={"attempt": 1, **status}), over=False)
     wait = None if counted.not_before is None else counted.not_before - NOW
     assert (counted.judged, counted.restarts, counted.fruitless, counted.uncharged, wait) == expected
+
+
+LEAVING = {"deletionTimestamp": stamp(NOW)}
+
+
+def initialized(exit_code: int) -> Any:
+    """A pod whose init container ended."""
+    found = learner_pod(1)
+    ended = {"terminated": {"exitCode": exit_code}}
+    found["status"]["initContainerStatuses"] = [{"name": "first", "state": ended}]
+    return found
+
+
+@pytest.mark.parametrize(
+    ("state", "pods", "expected"),
+    [
+        ({"failed": "x"}, [refused_pod()], "RefusedByNode"),
+        *(({"failed": "x"}, [refused_pod(why)], "RefusedByNode") for why in ("NodeAffinity", "OutOfcpu", "Preempting")),
+        # The others of a gang are ended by the controller of Jobs, however they take it.
+        ({"failed": "x"}, [refused_pod(), learner_pod(1, exit_code=143, **LEAVING)], "RefusedByNode"),
+        ({"failed": "x"}, [refused_pod(), learner_pod(1, exit_code=0)], "RefusedByNode"),
+        ({"failed": "x"}, [refused_pod(), learner_pod(1, exit_code=1)], "Crashed"),
+        ({"failed": "x"}, [refused_pod(), initialized(1)], "Crashed"),
+        ({"failed": "x"}, [refused_pod(), initialized(0)], "RefusedByNode"),
+        ({"failed": "x"}, [refused_pod("DeadlineExceeded", exit_code=137)], "Crashed"),
+        ({"failed": "x"}, [learner_pod()], "Crashed"),
+        ({"failed": "x"}, [refused_pod(attempt=2)], "Crashed"),
+        ({"failed": "x"}, [{**pod("s", "sampler"), "status": refused_pod()["status"]}], "Crashed"),
+        ({"failed": "x"}, [], "Crashed"),
+        ({"rule": 0}, [refused_pod()], "InvalidSpec"),
+        ({"rule": 2}, [refused_pod()], "Evicted"),
+        ({"complete": True}, [refused_pod()], "Complete"),
+    ],
+)
+def test_a_pod_that_a_node_refused_is_no_crash(state: dict[str, Any], pods: list[Any], expected: str) -> None:
+    seen = situation(job(1, **state), status={"attempt": 1}, diagnosis=diagnosis(*pods))
+    counted = tally(seen, over=False)
+    assert counted.last == expected
+    assert counted.restarts == counted.fruitless == (expected == "Crashed")
+    assert counted.uncharged == (expected in ("RefusedByNode", "Evicted"))
+
+
+@pytest.mark.parametrize(("before", "wait"), [(0, None), (2, 10), (4, 40)])
+def test_refusals_in_a_row_are_waited_for(before: int, wait: float | None) -> None:
+    status = {"attempt": 1, "unchargedEnds": before}
+    seen = situation(job(1, failed="x"), spec=RESTARTS, status=status, diagnosis=diagnosis(refused_pod()))
+    counted = tally(seen, over=False)
+    assert (counted.restarts, counted.uncharged) == (0, before + 1)
+    assert counted.not_before == (None if wait is None else NOW + wait)
+
+
+def test_what_a_look_shows_of_an_end_is_written_down_before_the_next_attempt_starts() -> None:
+    look = diagnosis(refused_pod())
+    seen = situation(job(1, failed="x"), status={"attempt": 1}, diagnosis=look)
+    assert start(seen, tally(seen, over=False), None, cleared=True) is None
+    assert obsolete(seen, stop=False) == ()
+    for kept in (look, None):
+        written = situation(job(1, failed="x"), status={"attempt": 1, "judgedAttempt": 1}, diagnosis=kept)
+        assert start(written, tally(written, over=False), None, cleared=True) == 2
+        assert obsolete(written, stop=False) == (), "its pods can be looked at"
 
 
 def test_an_end_is_judged_once() -> None:

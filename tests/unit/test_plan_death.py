@@ -48,6 +48,10 @@ def lose_node(survivors: int = 0) -> Act:
     return lambda cluster: cluster.lose_node(cluster.live()[-1], survivors=survivors)
 
 
+def refuse(cluster: Cluster) -> None:
+    cluster.refuse(cluster.live()[-1])
+
+
 def delete_job(cluster: Cluster) -> None:
     cluster.remove(place_of(cluster.live()[-1]))
 
@@ -64,6 +68,7 @@ SCRIPTS: dict[str, tuple[dict[str, Any], list[Act]]] = {
     "half a gang": ({"learner": {"nodes": 2}}, [lose_a_pod, wait(901), wait(121), *RUNNING]),
     "a lost node": ({}, [*RUNNING, lose_node(), wait(30), wait(160), *RUNNING]),
     "a lost node of a gang": ({"learner": {"nodes": 2}}, [*RUNNING, lose_node(survivors=1), wait(160), *RUNNING]),
+    "refused pods": ({}, [*RUNNING, refuse, refuse, refuse, wait(11), *RUNNING]),
     "a deadline": ({"deadlines": {"samplingSeconds": 50}}, [*RUNNING, wait(51), start]),
     "completion, raised": (
         {"em": {"iterations": 1}},
@@ -178,6 +183,7 @@ def test_the_scripts_go_where_they_say() -> None:
         "half a gang": "Sampling",
         "a lost node": "Sampling",
         "a lost node of a gang": "Sampling",
+        "refused pods": "Sampling",
         "a deadline": "Failed",
         "completion, raised": "Complete",
         "completion, cleaned": "Restarting",
@@ -189,5 +195,8 @@ def test_the_scripts_go_where_they_say() -> None:
     for name in ("a lost node", "a lost node of a gang"):
         assert (ends[name]["started"], ends[name]["live"]) == ([1, 2], [2])
         assert (ends[name]["status"]["restarts"], ends[name]["status"]["unchargedEnds"]) == (0, 1)
+    refused = ends["refused pods"]["status"]
+    assert ends["refused pods"]["started"] == [1, 2, 3, 4]
+    assert (refused["restarts"], refused["unchargedEnds"]) == (0, 3)
     assert ends["half a gang"]["started"] == [1, 2]
     assert ("Job", names.learner_job("demo", 1)) not in ends["completion, cleaned"]["objects"]

@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from plan_samples import NOW, Steps, condition, deployment, diagnosis, job, pod, situation
+from plan_samples import NOW, Steps, condition, deployment, diagnosis, job, pod, refused_pod, situation
 
 from empg.api.status import Clock
 from empg_operator.conditions import MESSAGE_CHARACTERS
@@ -146,6 +146,42 @@ def test_a_crash_is_told_with_its_cause() -> None:
     learner = next(each for each in steps.status()["conditions"] if each["type"] == "LearnerReady")
     assert "CUDA out of memory" in learner["message"]
     assert learner["message"].endswith("The next attempt starts at 2027-01-15T08:00:10Z.")
+
+
+def test_a_pod_that_its_node_refused_is_told_of_as_such() -> None:
+    steps = Steps()
+    steps.settle()
+    steps.pods = [refused_pod()]
+    steps.replace_job(1, failed="Job has reached the specified backoff limit")
+    written = steps.step()
+    assert steps.jobs() == ["demo-learner-1"], "what the look showed is written down first"
+    assert written.requeue_after == 0
+    assert steps.said("LearnerReady") == ("False", "RefusedByNode")
+    [message] = [each["message"] for each in steps.status()["conditions"] if each["type"] == "LearnerReady"]
+    told = (
+        "Attempt 1: The node gave pod demo-learner-1-0 up (UnexpectedAdmissionError): Pod was rejected: "
+        "Allocate failed; if this goes on, see `kubectl describe node node-7`."
+    )
+    assert message == told.removesuffix(".")
+    [event] = [event for event in written.events if event.reason == "LearnerStopped"]
+    assert event.message == f"{told} It costs no restart."
+    steps.pods, steps.diagnosis = [], None
+    steps.settle()
+    assert steps.jobs() == ["demo-learner-1", "demo-learner-2"]
+    status = steps.status()
+    assert (status["restarts"], status["fruitlessRestarts"], status["unchargedEnds"]) == (0, 0, 1)
+    assert "LearnerFailed" not in steps.events()
+
+
+@pytest.mark.parametrize("pods", [[], [pod("demo-learner-1-0", "learner", phase="Failed")]])
+def test_an_end_that_no_look_explains_is_a_crash(pods: list[Any]) -> None:
+    steps = Steps()
+    steps.settle()
+    steps.pods = pods
+    steps.replace_job(1, failed="Job has reached the specified backoff limit")
+    steps.settle()
+    assert steps.said("LearnerReady") == ("False", "Crashed")
+    assert (steps.status()["restarts"], steps.status()["unchargedEnds"]) == (1, 0)
 
 
 @pytest.mark.parametrize("words", ["RuntimeError: " + "no memory " * 200, "x" * 600])

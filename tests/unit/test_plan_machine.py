@@ -191,6 +191,14 @@ class Runs(RuleBasedStateMachine):
         self.cluster.lose_node(self.cluster.live()[0], survivors=survivors)
         self.operate(passes, patient=True)
 
+    @precondition(lambda self: self.cluster.live())
+    @rule(seen=st.booleans())
+    def node_refuses_a_pod(self, seen: bool) -> None:
+        job = self.cluster.live()[0]
+        self.cluster.refuse(job)
+        if seen:
+            self.cluster.deliver(place_of(job))
+
     @precondition(lambda self: self.cluster.live() and self.cluster.status.get("attempt", 0) > 3)
     @rule(index=st.sampled_from([0, 1]))
     def learner_gives_up(self, index: int) -> None:

@@ -27,7 +27,7 @@ FAILURE_RULES: tuple[int | None, ...] = (
     exit_codes.WAITING,
 )
 """Exit code of each rule of the Job's podFailurePolicy, None: a disruption. The condition of a failed Job names the
-index of the rule that matched; a Job that failed without a rule crashed."""
+index of the rule that matched; where none did, a pod crashed, or its node refused it."""
 
 DO_NOT_DISRUPT = {
     "cluster-autoscaler.kubernetes.io/safe-to-evict": "false",

@@ -14,8 +14,11 @@ from empg_operator.plan.jobs import Ended, LearnerJob
 from empg_operator.plan.situation import Situation
 from empg_operator.plan.times import moment
 
-End = Literal["Complete", "InvalidSpec", "Diverged", "Evicted", "Retry", "Waiting", "Crashed", "Vanished"]
-"""`Waiting`: it planned an E-step and left its GPUs to the samplers. `Vanished`: somebody deleted its Job."""
+End = Literal[
+    "Complete", "InvalidSpec", "Diverged", "Evicted", "RefusedByNode", "Retry", "Waiting", "Crashed", "Vanished"
+]
+"""`Waiting`: it planned an E-step and left its GPUs to the samplers. `RefusedByNode`: the kubelet would not run a pod.
+`Vanished`: somebody deleted its Job."""
 
 _MEANINGS: dict[int | None, End] = {
     exit_codes.SPEC: "InvalidSpec",
@@ -107,9 +110,11 @@ def tally(situation: Situation, *, over: bool) -> Tally:
 
 
 def end(ended: Ended, alternate: bool) -> End:
-    """What the end of a Job means. Whatever no rule of its policy names is a crash."""
+    """What the end of a Job means. What no rule of its policy names is a crash, unless a look showed that none was."""
     if ended.complete:
         return "Complete"
+    if ended.refused:
+        return "RefusedByNode"
     meant: End = RULES[ended.rule] if ended.rule is not None and ended.rule < len(RULES) else "Crashed"
     return "Crashed" if meant == "Waiting" and not alternate else meant
 
@@ -140,9 +145,9 @@ def start(situation: Situation, counted: Tally, not_before: float | None, *, cle
 
 
 def unwritten(situation: Situation) -> bool:
-    """Whether an end that no node tells is to be written down before anything is done about it: what a look showed is
-    forgotten with the operator."""
-    return any(job.untold and job.attempt > situation.status.judged_attempt for job in situation.jobs)
+    """Whether an end that no Job tells of is to be written down before anything is done about it: what a look showed
+    is forgotten with the operator."""
+    return any(job.inferred and job.attempt > situation.status.judged_attempt for job in situation.jobs)
 
 
 def obsolete(situation: Situation, *, stop: bool) -> tuple[LearnerJob, ...]:
@@ -164,7 +169,7 @@ def obsolete(situation: Situation, *, stop: bool) -> tuple[LearnerJob, ...]:
 def _charge(before: Tally, situation: Situation, judged: Judged) -> Tally:
     restarts, moved = situation.spec.restarts, situation.moved
     crashed = judged.end == "Crashed"
-    free = judged.end in ("Evicted", "Retry", "Vanished")
+    free = judged.end in ("Evicted", "RefusedByNode", "Retry", "Vanished")
     fruitless = (0 if moved else before.fruitless) + crashed
     uncharged = (0 if moved or judged.end == "Waiting" else before.uncharged) + free
     wait = backoff(restarts, fruitless if crashed else uncharged - PATIENCE + 1 if free else 0)

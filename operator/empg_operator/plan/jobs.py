@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from empg_operator.builders.learner import FAILURE_RULES
+from empg_operator.causes import refusal
 from empg_operator.decision import Diagnosis, Manifest
 from empg_operator.plan.lost import Untold, due, lost
 from empg_operator.plan.times import moment
@@ -25,6 +26,8 @@ class Ended:
     rule: int | None = None
     """Index of the rule of its failure policy that ended it; None: it completed, or no rule did."""
     message: str = ""
+    refused: bool = False
+    """A node refused one of its pods, as far as a look shows: to the Job that is a failure like any other."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,11 @@ class LearnerJob:
     @property
     def live(self) -> bool:
         return self.ended is None
+
+    @property
+    def inferred(self) -> bool:
+        """Its end, or what that means, follows from what a look showed or from the time, and is forgotten with it."""
+        return self.untold or (self.ended is not None and self.ended.refused)
 
     @property
     def all_ready(self) -> bool:
@@ -85,6 +93,8 @@ def read_job(attempt: int, manifest: Manifest, look: Diagnosis | None, now: floa
             untold = _beside_a_lost_node(ending)
     elif ended is None and look is not None and not suspended:
         untold = _of_a_lost_pod(lost(look, attempt))
+    if ended is not None:
+        ended = _of_a_refused_pod(ended, look, attempt)
     return LearnerJob(
         attempt=attempt,
         name=manifest["metadata"]["name"],
@@ -121,6 +131,14 @@ def _beside_a_lost_node(ending: Ended) -> Ended:
         return ending
     said = f"{ending.message.removesuffix('.')}; a node does not tell that its pods have ended"
     return Ended(complete=False, rule=_DISRUPTION if ending.rule is None else ending.rule, message=said)
+
+
+def _of_a_refused_pod(ended: Ended, look: Diagnosis | None, attempt: int) -> Ended:
+    """A pod without exit code and disruption matches no rule. Without a look such an end is one that wants one."""
+    if ended.complete or ended.rule is not None or look is None:
+        return ended
+    why = refusal(look, "learner", attempt)
+    return ended if why is None else Ended(complete=False, message=why.message, refused=True)
 
 
 def _of_a_lost_pod(pod: Untold | None) -> Ended | None:

@@ -13,7 +13,7 @@ from empg_operator.plan.explain import Picture
 from empg_operator.plan.looks import EXPLAINED
 
 _FAILED = ("Crashed", "InvalidSpec", "Diverged")
-_STOPPED = ("Retry", "Vanished")
+_STOPPED = ("RefusedByNode", "Retry", "Vanished")
 _REFUSED = ("InvalidSpec", "TemplateRefused")
 
 
