@@ -131,12 +131,15 @@ class Engine:
         Raises BadPolicy before anything else, and InvalidSpec when vLLM refuses the arguments for this model.
         """
         from vllm.engine.arg_utils import EngineArgs
+        from vllm.platforms import current_platform
+        from vllm.usage.usage_lib import UsageContext
         from vllm.v1.engine.llm_engine import LLMEngine
 
         self._layout = verify(policy.directory, policy.files)
         checked = EngineArgs(**arguments)
         try:
-            config = checked.create_engine_config()
+            # By its context vLLM chooses how many tokens a step takes; what is unknown gets few.
+            config = checked.create_engine_config(UsageContext.LLM_CLASS if current_platform.is_cuda() else None)
         except ValidationError as error:
             raise InvalidSpec(
                 f"vLLM can't serve this model as spec.sampler asks: {error.errors()[0]['msg']}"

@@ -32,6 +32,9 @@ def variables(device: Device, given: Mapping[str, str], cpus: int) -> dict[str, 
     }
     # vLLM tells every detail of its start, and warns of each of the choices made here.
     defaults = {"VLLM_LOGGING_LEVEL": "ERROR"}
+    if device == "cuda":
+        # A worker per GPU must not be forked from a process with threads, nor keep its pipes and its port open.
+        defaults["VLLM_WORKER_MULTIPROC_METHOD"] = "spawn"
     if device == "cpu":
         # The first request with log-probs compiles a kernel otherwise, which needs g++ and takes seconds.
         wanted["TORCHDYNAMO_DISABLE"] = "1"

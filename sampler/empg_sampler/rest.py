@@ -27,14 +27,16 @@ class Rest:
 
     def may_start(self) -> bool:
         """Whether an engine may be started, of which our record says nothing yet; while the learner trains it says
-        that we sleep, or the learner would wait for us."""
+        that we sleep, or the learner would wait for us. Nor is one started beside a learner that starts: vLLM takes the
+        memory that others take meanwhile for its own."""
         if self.due():
             if not self.asleep:
                 self.begin(None)
             return False
         self.asleep = False
         self.pulse.say(policy=None)
-        return not self.due()
+        progress = read_progress(self.store) if self.shared else None
+        return not self.shared or (progress is not None and progress.phase not in ("starting", "learning"))
 
     def begin(self, current: int | None) -> None:
         """The engine, which held policy `current`, sleeps: the learner may train."""

@@ -1,7 +1,7 @@
 import pytest
 from rundir_samples import new_run
 
-from empg.rundir.heartbeat import Liveness, SamplerRecord, read_records, write_record
+from empg.rundir.heartbeat import LOAD_LEASES, Liveness, SamplerRecord, read_records, write_record
 from empg.rundir.records import CorruptRecord
 
 
@@ -65,6 +65,27 @@ def test_progress_renews_the_lease_and_heartbeats_alone_do_not(liveness, clock):
     clock.now += 2
     assert liveness.dead("s", "1")
     assert not liveness.silent("s")
+
+
+def test_who_loads_a_policy_lives_by_its_heartbeats_for_a_while(liveness, clock):
+    for counter in range(LOAD_LEASES):
+        liveness.observe([record(counter=counter).model_copy(update={"loading": 3})])
+        assert not liveness.dead("s", "1")
+        clock.now += 9.9
+    liveness.observe([record(counter=LOAD_LEASES).model_copy(update={"loading": 3})])
+    clock.now += 9.9
+    liveness.observe([record(counter=LOAD_LEASES + 1).model_copy(update={"loading": 3})])
+    clock.now += 0.2
+    assert liveness.dead("s", "1"), "a load that never ends"
+    liveness.observe([record(counter=LOAD_LEASES + 2).model_copy(update={"loading": 4})])
+    assert not liveness.dead("s", "1")
+
+
+def test_who_stopped_while_it_loads_a_policy_is_dead(liveness, clock):
+    liveness.observe([record().model_copy(update={"loading": 3})])
+    clock.now += 10
+    liveness.observe([record().model_copy(update={"loading": 3})])
+    assert liveness.dead("s", "1")
 
 
 def test_a_stopped_holder_that_moves_again_is_alive(liveness, clock):

@@ -24,8 +24,10 @@ def test_what_the_user_set_stays_but_for_what_the_sampler_rests_on() -> None:
     assert found["VLLM_ENABLE_V1_MULTIPROCESSING"] == "0"
 
 
-def test_gpu_engines_may_compile() -> None:
-    assert "TORCHDYNAMO_DISABLE" not in variables("cuda", {}, 3)
+def test_gpu_engines_may_compile_and_fork_no_workers() -> None:
+    found = variables("cuda", {}, 3)
+    assert "TORCHDYNAMO_DISABLE" not in found
+    assert found["VLLM_WORKER_MULTIPROC_METHOD"] == "spawn"
 
 
 @pytest.mark.parametrize(

@@ -37,6 +37,18 @@ def test_the_gpu_is_the_learners_while_it_trains_and_no_longer(rest: Rest) -> No
         assert rest.due() is due
 
 
+@pytest.mark.parametrize(
+    ("phase", "may"),
+    [(None, False), ("starting", False), ("learning", False), ("sampling", True), ("evaluating", True)],
+)
+def test_no_engine_starts_beside_a_learner_that_starts(rest: Rest, phase: Phase | None, may: bool) -> None:
+    if phase is not None:
+        say(rest.store, phase)
+    assert rest.may_start() is may
+    alone = Rest(rest.store, rest.pulse, shared=False)
+    assert alone.may_start()
+
+
 def test_who_shares_no_gpu_never_rests(tmp_path: Path) -> None:
     store = new_run(tmp_path)
     say(store, "learning")

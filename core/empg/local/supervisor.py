@@ -22,6 +22,7 @@ from empg.local.prepare import refused_edit, write_manifest
 from empg.local.resources import Shares, share_out
 from empg.local.restarts import End, Leave, RestartBudget, Role, after_exit
 from empg.rundir.metrics import newest_iteration
+from empg.rundir.progress import read_progress, write_progress
 from empg.store.base import Store, StoreError
 
 POLL_SECONDS = 0.2
@@ -62,6 +63,9 @@ class Supervisor:
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: self.stopping.set())
         shares = self._shares(self._started.sampler.replicas)
+        if self._sleep and (last := read_progress(self.store)) is not None:
+            # Of a learner that is gone; samplers on its GPU wait until the next one has started.
+            write_progress(self.store, last.model_copy(update={"phase": "starting"}))
         self.children = [self._learner(shares), *(self._sampler(shares, i) for i in range(len(shares.samplers)))]
         try:
             while not self.stopping.is_set():

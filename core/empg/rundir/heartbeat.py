@@ -12,6 +12,9 @@ from empg.rundir import keys, records
 from empg.rundir.plan import Record
 from empg.store.base import KeyMissing, Store
 
+LOAD_LEASES = 20
+"""Leases for which loading another policy counts as progress."""
+
 
 class SamplerRecord(Record):
     """What a sampler says about itself. Written before its first claim, and then every few seconds."""
@@ -67,13 +70,16 @@ class _Seen:
     beat: float
     beaten: bool
     """Whether a heartbeat was written since we first looked."""
+    loading: int | None
+    load_began: float
 
 
 class Liveness:
     """Judges claims by what one process saw of the heartbeats, on its own monotonic clock.
 
     Call `observe` several times per lease. A holder is dead when its progress stood still for a lease between our
-    looks, so one that is looked at rarely is judged late, never early.
+    looks, so one that is looked at rarely is judged late, never early. One that loads another policy makes progress by
+    its heartbeats for a while: a large policy takes longer than a lease.
     """
 
     def __init__(self, lease_seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
@@ -93,9 +99,14 @@ class Liveness:
             seen = self._seen.get(record.id)
             if seen is None or seen.incarnation != record.incarnation:
                 new = seen is not None
-                self._seen[record.id] = _Seen(record.incarnation, record.progress, now, record.counter, now, new)
+                self._seen[record.id] = _Seen(
+                    record.incarnation, record.progress, now, record.counter, now, new, record.loading, now
+                )
                 continue
-            if seen.progress != record.progress:
+            if seen.loading != record.loading:
+                seen.loading, seen.load_began = record.loading, now
+            loads = record.loading is not None and now - seen.load_began < LOAD_LEASES * self.lease_seconds
+            if seen.progress != record.progress or (loads and seen.counter != record.counter):
                 seen.progress, seen.moved = record.progress, now
             if seen.counter != record.counter:
                 seen.counter, seen.beat, seen.beaten = record.counter, now, True
