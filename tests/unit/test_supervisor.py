@@ -13,6 +13,7 @@ from empg.local.child import Child, stop
 from empg.local.restarts import End, RestartBudget, Role
 from empg.local.supervisor import Supervisor, cores
 from empg.rundir.metrics import write_metrics
+from empg.rundir.progress import Progress, read_progress, write_progress
 from empg.store.posix import PosixStore
 
 RUN = EMPGRun.model_validate(
@@ -59,6 +60,20 @@ def tend(supervisor: Supervisor, until: Callable[[], object] = lambda: False) ->
             return end
         time.sleep(0.01)
     return None
+
+
+@pytest.mark.parametrize(("gpus", "phase"), [("0", "starting"), ("0,1", "sampling"), ("", "sampling")])
+def test_samplers_on_the_learner_s_gpu_wait_for_the_one_that_starts_now(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gpus: str, phase: str
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", gpus)
+    supervisor = a_supervisor(tmp_path, [])
+    write_progress(supervisor.store, Progress(attempt=1, iteration=2, iterations=9, phase="sampling"))
+    supervisor.stopping.set()
+    supervisor.supervise(lambda _: None)
+    said = read_progress(supervisor.store)
+    assert said is not None
+    assert (said.phase, said.iteration) == (phase, 2)
 
 
 def test_failures_count_until_an_iteration_is_finished(tmp_path: Path) -> None:
