@@ -33,10 +33,15 @@ class Rest:
             if not self.asleep:
                 self.begin(None)
             return False
+        if self._learner_starts():
+            return False
         self.asleep = False
         self.pulse.say(policy=None)
+        return not self.due()
+
+    def _learner_starts(self) -> bool:
         progress = read_progress(self.store) if self.shared else None
-        return not self.shared or (progress is not None and progress.phase not in ("starting", "learning"))
+        return self.shared and (progress is None or progress.phase == "starting")
 
     def begin(self, current: int | None) -> None:
         """The engine, which held policy `current`, sleeps: the learner may train."""

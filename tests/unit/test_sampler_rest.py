@@ -45,6 +45,10 @@ def test_no_engine_starts_beside_a_learner_that_starts(rest: Rest, phase: Phase 
     if phase is not None:
         say(rest.store, phase)
     assert rest.may_start() is may
+    if not may:
+        before = read_record(rest.store, "me")
+        assert rest.may_start() is may
+        assert read_record(rest.store, "me") == before, "it looks often, and writes only what is new"
     alone = Rest(rest.store, rest.pulse, shared=False)
     assert alone.may_start()
 
