@@ -26,6 +26,14 @@ def test_the_api_server_refuses_an_example_with_a_misspelled_field(empgruns: Acc
         empgruns.kubectl("create", "--dry-run=server", "--validate=strict", "-n", namespace, "-f", "-", input=text)
 
 
+def test_the_reader_is_taken_where_pods_are_restricted(control_plane: Access, namespace: str) -> None:
+    control_plane.kubectl("label", "namespace", namespace, "pod-security.kubernetes.io/enforce=restricted")
+    said = control_plane.kubectl(
+        "create", "--dry-run=server", "-n", namespace, "-f", str(ROOT / "manifests/reader.yaml")
+    )
+    assert said.startswith("pod/reader created")
+
+
 def test_the_operator_can_be_applied_without_helm_and_again(control_plane: Access) -> None:
     command = ("apply", "--server-side", "--force-conflicts", "-k", str(ROOT / "manifests"))
     first = control_plane.kubectl(*command)

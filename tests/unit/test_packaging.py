@@ -96,6 +96,8 @@ def test_versions_agree() -> None:
     kustomization = yaml.safe_load((ROOT / "manifests/kustomization.yaml").read_text())
     assert {chart["version"], chart["appVersion"], __version__} == {project}
     assert [image["newTag"] for image in kustomization["images"]] == [project]
+    [reader] = yaml.safe_load((ROOT / "manifests/reader.yaml").read_text())["spec"]["containers"]
+    assert reader["image"] == f"empg/trainer:{project}"
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)

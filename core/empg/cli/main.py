@@ -8,7 +8,7 @@ import signal
 import sys
 
 from empg import __version__
-from empg.cli import crd, grade, run, show, trajectories, validate
+from empg.cli import crd, export, grade, run, show, trajectories, validate
 from empg.cli.failures import storage_code, tell
 from empg.exit_codes import SPEC
 from empg.rundir.records import CorruptFile
@@ -19,6 +19,7 @@ COMMANDS = {
     "validate": (validate, "check manifests"),
     "show": (show, "print the table of iterations of a run directory"),
     "trajectories": (trajectories, "print trajectories of a run directory"),
+    "export": (export, "copy a policy of a run directory as a model directory"),
     "grade": (grade, "grade the answers of a JSON-lines file"),
     "crd": (crd, "print the CustomResourceDefinition"),
 }
