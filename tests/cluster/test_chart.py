@@ -228,7 +228,7 @@ def test_an_upgrade_ends_the_old_operator_first_unless_they_elect_one(control_pl
 
 def run_of_notes(said: str) -> EMPGRun:
     """The run that they tell to apply."""
-    manifest = said.partition("<<EOF\n")[2].partition("\n  EOF")[0]
+    manifest = said.partition("<<EOF\n")[2].partition("\nEOF\n")[0]  # the shell takes no indented EOF
     return parse_run(json.dumps(yaml.safe_load(manifest)).encode(), "NOTES")
 
 
