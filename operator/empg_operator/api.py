@@ -29,6 +29,8 @@ _REFUSALS = (400, _FORBIDDEN, 422)
 _DENIED = re.compile(r'User "[^"]*" cannot |is attempting to grant RBAC permissions not currently held')
 """How the API server words it, for a role too that would give more than we have; quotas and admission are told by the
 same code and reason."""
+UNDECLARED = "failed to create typed patch object"
+"""How the API server words, with code 500, that a definition lacks a field that is applied: it is older than we are."""
 _NAMESPACE_TERMINATING = "NamespaceTerminating"
 _JSON = "application/json"
 _APPLY = "application/apply-patch+yaml"
@@ -60,7 +62,7 @@ class ApiError(Exception):
     @property
     def is_refusal(self) -> bool:
         """Whether the same request would be refused again: it is wrong or not allowed."""
-        return self.code in _REFUSALS
+        return self.code in _REFUSALS or self.message.startswith(UNDECLARED)
 
     @property
     def is_denial(self) -> bool:
@@ -248,7 +250,8 @@ def _error(what: str, answer: aiohttp.ClientResponse, text: bytes) -> ApiError:
     """What the server says about a failure; proxies on the way may say it in other formats."""
     try:
         said = json.loads(text)
-        reason, message = str(said["reason"]), str(said["message"])
+        message = str(said["message"])
+        reason = str(said.get("reason") or answer.reason or "")  # internal errors have none
         causes = [str(cause.get("reason")) for cause in (said.get("details") or {}).get("causes") or []]
     except (ValueError, KeyError, TypeError, AttributeError):
         reason, message, causes = answer.reason or "", text.decode(errors="replace"), []

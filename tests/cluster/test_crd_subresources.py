@@ -10,6 +10,7 @@ from run_documents import Runs, run
 from waiting import eventually
 
 from empg.api.status import Clock, Condition, Iteration, PolicyCount, Progress, RunStatus, SamplerCount
+from empg_operator.api import UNDECLARED
 from hack.controlplane.access import Access, CommandError
 from hack.rest import ApiError, Document, Rest
 
@@ -103,6 +104,13 @@ def test_a_status_that_is_none_is_refused(runs: Runs, status: Document, message:
     document = runs.create(run("seen"))
     with pytest.raises(ApiError, match=message):
         runs.apply_status(document, status, "empg-operator")
+
+
+def test_a_field_that_the_definition_lacks_is_refused_as_the_operator_knows_it(runs: Runs) -> None:
+    """What an operator meets whose definition is older than itself."""
+    document = runs.create(run("seen"))
+    with pytest.raises(ApiError, match=rf"{UNDECLARED}.*\.status\.later: field not declared in schema"):
+        runs.apply_status(document, {"later": 1}, "empg-operator")
 
 
 def test_kubectl_prints_how_far_a_run_is(empgruns: Access, runs: Runs, namespace: str) -> None:

@@ -15,7 +15,7 @@ from aiohttp.test_utils import TestServer
 
 from empg_operator import api as api_module
 from empg_operator import connection
-from empg_operator.api import Api, ApiError
+from empg_operator.api import UNDECLARED, Api, ApiError
 from empg_operator.connection import Connection
 from empg_operator.decision import Reference
 from empg_operator.kinds import JOB, POD_MONITOR, RUN
@@ -179,6 +179,13 @@ def test_a_right_that_lacks_is_told_from_what_is_not_taken(code: int, message: s
     said = {"reason": "Forbidden", "message": message}
     error = _raised(_always(lambda: web.json_response(said, status=code)), lambda api: api.create(JOB_MANIFEST))
     assert (error.is_denial, error.is_refusal) == (denied, True)
+
+
+def test_a_definition_that_lacks_a_field_is_told_from_a_server_that_fails() -> None:
+    undeclared = {"message": f"{UNDECLARED} (a/b; empg.dev/v1alpha1, Kind=EMPGRun): .status.x: field not declared"}
+    error = _raised(_always(lambda: web.json_response(undeclared, status=500)), lambda api: api.apply(JOB_MANIFEST))
+    assert error.is_refusal
+    assert not _raised(_always(lambda: _refused(500)), lambda api: api.apply(JOB_MANIFEST)).is_refusal
 
 
 def test_long_messages_are_cut() -> None:
