@@ -163,7 +163,15 @@ def _containers(pod: Manifest) -> Iterator[Mapping[str, Any]]:
 def _failed(status: Mapping[str, Any]) -> Mapping[str, Any] | None:
     """The newest end of a container, if it was in disorder and the container is not ready again."""
     ended = _terminated(status)
-    return None if ended is None or ended["exitCode"] in _ORDERLY or status.get("ready") else ended
+    if ended is None or status.get("ready"):
+        return None
+    orderly = ended["exitCode"] in _ORDERLY and not (ended["exitCode"] == exit_codes.RETRY and _backs_off(status))
+    return None if orderly else ended
+
+
+def _backs_off(status: Mapping[str, Any]) -> bool:
+    """Whether the kubelet waits to start a container that ends again and again, as one whose probe fails."""
+    return ((status.get("state") or {}).get("waiting") or {}).get("reason") == "CrashLoopBackOff"
 
 
 def _terminated(status: Mapping[str, Any]) -> Mapping[str, Any] | None:

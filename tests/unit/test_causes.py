@@ -268,6 +268,14 @@ TABLE: dict[str, tuple[Diagnosis, str, str]] = {
         "CrashLoopBackOff",
         "exit code 2: RuntimeError: CUDA error: no device; ",
     ),
+    "a probe that ends it again and again": (
+        Diagnosis(
+            0,
+            (waiting("CrashLoopBackOff", lastState=terminated(75, "asked to stop by SIGTERM"), restartCount=6),),
+        ),
+        "CrashLoopBackOff",
+        "exit code 75: asked to stop by SIGTERM",
+    ),
     "a crash before it was started again": (
         Diagnosis(
             0,
