@@ -15,7 +15,7 @@ import pytest
 from grading_processes import eventually, running, workers
 
 from empg.api.task import GraderSpec
-from empg.grading import GradePool
+from empg.grading import GradePool, process
 from empg.grading.process import WorkerLost
 from empg.verdict import Grade, Verdict
 
@@ -245,3 +245,11 @@ def test_killed_program_leaves_no_worker(tmp_path: Path) -> None:
         parent.kill()
     assert int((tmp_path / "pid").read_text()) in orphans
     eventually(lambda: not any(running(pid) for pid in orphans), seconds=5)
+
+
+def test_a_worker_that_does_not_end_when_it_is_killed_costs_one_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As one in a system call that can't be interrupted: here there is no time for its end at all."""
+    monkeypatch.setattr(process, "EXIT_SECONDS", 0.0)
+    with GradePool(function(), "dataset") as pool:
+        assert one(pool, "sleep", "60").verdict == Verdict.TIMEOUT
+        assert one(pool, "reward", "0.25").reward == 0.25

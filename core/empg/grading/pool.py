@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import queue
-import subprocess
 import threading
 from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
@@ -103,7 +102,7 @@ class GradePool:
     def _drive(self) -> None:
         try:
             self._run_workers()
-        except (ValueError, WorkerLost, OSError, subprocess.SubprocessError) as error:
+        except (ValueError, WorkerLost, OSError) as error:
             self._done.put(error)
 
     def _run_workers(self) -> None:

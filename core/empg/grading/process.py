@@ -52,6 +52,8 @@ class GradingProcess:
         self._grader = make_grader(spec, task)
         self._setup = {"spec": spec.model_dump(mode="json"), "task": task}
         self._timeout = spec.timeout_seconds
+        self._given_up = False
+        """It was killed and does not end, as in a system call that can't be interrupted."""
         self._connection, theirs = Pipe()
         with theirs:
             self._process = subprocess.Popen(
@@ -76,7 +78,7 @@ class GradingProcess:
     @property
     def alive(self) -> bool:
         """Whether it can take another answer."""
-        return self._process.returncode is None
+        return self._process.returncode is None and not self._given_up
 
     def kill(self) -> None:
         """Kill the process, and those it has started, whatever they do. Any thread may call this."""
@@ -123,6 +125,8 @@ class GradingProcess:
             self._process.wait(EXIT_SECONDS)
         self._end()
         code = self._process.returncode
+        if code is None:
+            return "the worker does not end although it was killed"
         if code == OUT_OF_MEMORY:
             return "the worker ran out of memory; raise task.grader.memoryMib"
         if code < 0:
@@ -131,7 +135,10 @@ class GradingProcess:
 
     def _end(self) -> None:
         self.kill()
-        self._process.wait(EXIT_SECONDS)
+        try:
+            self._process.wait(EXIT_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._given_up = True
 
     def _receive(self, timeout: float) -> dict[str, Any] | None:
         """The next message; None after `timeout` seconds without one."""
