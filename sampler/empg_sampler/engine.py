@@ -31,6 +31,8 @@ CPU_KV_CACHE_MIB = 512
 """Key-value cache on CPU where `sampler.kvCacheMib` is absent. vLLM would take a share of all memory."""
 ALONE, BESIDE_LEARNER = 0.9, 0.4
 """Share of GPU memory where `sampler.gpuMemoryUtilization` is absent. vLLM starts only where so much is free."""
+INSPECTION_FAILED = "to be inspected"
+"""Said by vLLM when its process that looks at the model's class ended, as for want of memory: no fault of the spec."""
 OWN_ARGUMENTS = frozenset(
     {
         "model",
@@ -128,7 +130,8 @@ class Engine:
     def __init__(self, policy: Policy, arguments: Mapping[str, Any]) -> None:
         """Start on a policy with arguments of `engine_arguments`.
 
-        Raises BadPolicy before anything else, and InvalidSpec when vLLM refuses the arguments for this model.
+        Raises BadPolicy before anything else, and if the policy is removed meanwhile; InvalidSpec when vLLM refuses the
+        arguments for this model.
         """
         from vllm.engine.arg_utils import EngineArgs
         from vllm.platforms import current_platform
@@ -141,9 +144,12 @@ class Engine:
             # By its context vLLM chooses how many tokens a step takes; what is unknown gets few.
             config = checked.create_engine_config(UsageContext.LLM_CLASS if current_platform.is_cuda() else None)
         except ValidationError as error:
-            raise InvalidSpec(
-                f"vLLM can't serve this model as spec.sampler asks: {error.errors()[0]['msg']}"
-            ) from error
+            reason = error.errors()[0]["msg"]
+            if not policy.directory.is_dir():
+                raise BadPolicy(f"{policy.directory} was removed while the engine started") from error
+            if INSPECTION_FAILED in reason:
+                raise
+            raise InvalidSpec(f"vLLM can't serve this model as spec.sampler asks: {reason}") from error
         self._llm = LLMEngine.from_vllm_config(config, disable_log_stats=checked.disable_log_stats)
         self._llm.set_weight_version(str(policy.version))
         self._tokenizer = self._llm.get_tokenizer()

@@ -6,6 +6,7 @@ from typing import cast
 
 from empg.api.task import GraderSpec
 from empg.grading import GradePool
+from empg.grading.process import WorkerLost
 from empg.verdict import Grade
 from empg_sampler.errors import InvalidSpec
 from empg_sampler.work import Answer
@@ -38,13 +39,16 @@ class Graders:
     def poll(self, timeout: float) -> list[tuple[Answer, Grade]]:
         """All finished grades; waits up to `timeout` seconds for the first while any is pending.
 
-        InvalidSpec when a grader can't run, as a user's function that can't be imported.
+        InvalidSpec when a grader can't run, as a user's function that can't be imported; WorkerLost when its processes
+        don't start.
         """
         waiting = [pool for pool in self._pools.values() if pool.pending]
         try:
             grades = [item for pool in waiting for item in pool.poll(timeout / len(waiting))]
         except ValueError as error:
             raise InvalidSpec(str(error)) from error
+        except OSError as error:
+            raise WorkerLost(f"no grading process can be started: {error}") from error
         return [(cast(Answer, answer), grade) for answer, grade in grades]
 
     def close(self) -> None:

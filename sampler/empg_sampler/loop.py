@@ -11,6 +11,7 @@ from pathlib import Path
 
 from empg.cluster.termination import STOPPED, leave_word
 from empg.exit_codes import OK, RETRY
+from empg.grading.process import WorkerLost
 from empg.rundir.claims import Claim, claim, fail, release
 from empg.rundir.plan import Plan
 from empg.rundir.probe import echo
@@ -28,6 +29,7 @@ from empg_sampler.choose import (
     target_policy,
 )
 from empg_sampler.engine import Completion, Engine
+from empg_sampler.errors import InvalidSpec
 from empg_sampler.finished import finished
 from empg_sampler.graders import Graders
 from empg_sampler.health import LOAD_SECONDS, Health
@@ -104,6 +106,9 @@ class Sampler:
                 self._look_at = 0.0
         except Stopped:
             pass
+        except (InvalidSpec, WorkerLost):  # of a grader: neither unit nor engine is at fault
+            self._release()
+            raise
         # Not after a crash: a dead sampler's claims count as failed, so that a unit that ends engines becomes void.
         self._release()
         log.info("stopping: claims are released")
@@ -165,7 +170,7 @@ class Sampler:
             policy = find_policy(self.store, version)
             if not self.engine.may_swap(policy):
                 return
-            self.health.beat(LOAD_SECONDS)
+            self.health.beat(LOAD_SECONDS, stall=0)
             seconds = self.engine.wake(policy) if asleep else self.engine.swap(policy)
         except BadPolicy as error:
             self._refused[version] = time.monotonic() + AGAIN_SECONDS
@@ -177,6 +182,7 @@ class Sampler:
             metrics.SWAP_SECONDS.observe(seconds)
             metrics.POLICY_VERSION.set(version)
             log.info("policy %d served after %.0f ms", version, 1e3 * seconds)
+        self.health.beat()
         self.pulse.say(policy=self.engine.version, asleep=self.rest.asleep)
         self._loading = None
 
@@ -216,7 +222,10 @@ class Sampler:
         metrics.REQUESTS_RUNNING.set(self.engine.running)
         if not self.engine.running:
             return False
-        for completion in self.engine.step():
+        self.health.beat(stall=0)
+        completions = self.engine.step()
+        self.health.beat()
+        for completion in completions:
             answer = Answer.parse(completion.request_id)
             if (work := self.works.get(answer.of)) is not None:
                 self._take(work, answer, completion)

@@ -107,25 +107,25 @@ def _run(given: argparse.Namespace) -> int:
     turn = _turn(manifest) if given.report else None
     if not given.run_dir.is_dir() and not given.run_dir.absolute().parent.is_dir():
         raise InvalidSpec(f"RUN_DIR: {given.run_dir} is no directory; create or mount it first")
-    health = Health()
-    if given.metrics_port:
-        metrics.serve(given.metrics_port, health)
-    if not given.run_dir.is_dir():
-        log.info("waiting for the learner to make %s", given.run_dir)
-        wait_for(f"the learner to make {given.run_dir}", given.run_dir.is_dir)
     store = PosixStore(given.run_dir)
     if finished(store, given.spec):
         log.info("the run is finished")
         return OK
     device = detect_device()
     prepare(device)
+    # Takes seconds, or minutes from a cold disk, in which nothing answers: a startup probe has patience with it.
+    from empg_sampler.start import work
+
+    health = Health()
+    if given.metrics_port:
+        metrics.serve(given.metrics_port, health)
+    if not given.run_dir.is_dir():
+        log.info("waiting for the learner to make %s", given.run_dir)
+        wait_for(f"the learner to make {given.run_dir}", given.run_dir.is_dir)
     with ExitStack() as stack:
         if turn:
             stack.enter_context(turn)
         pulse = stack.enter_context(Pulse(store, given.id, secrets.token_hex(8)))
-        # Takes seconds, in which the learner gets its model ready.
-        from empg_sampler.start import work
-
         return work(store, device, given, pulse, health, turn, _on_stop)
 
 

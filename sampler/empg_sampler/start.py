@@ -19,7 +19,7 @@ from empg_sampler import metrics
 from empg_sampler.engine import Engine, engine_arguments
 from empg_sampler.environment import Device
 from empg_sampler.graders import Graders
-from empg_sampler.health import Health
+from empg_sampler.health import START_SECONDS, Health
 from empg_sampler.loop import Sampler
 from empg_sampler.pulse import Pulse
 from empg_sampler.rest import Rest
@@ -60,7 +60,7 @@ def work(
         rest = Rest(store, pulse, shared=given.sleep_while_learning)
         wait_for("the learner to leave the GPU", rest.may_start)
         engine = _start_engine(
-            store, spec, device, policy=given.policy, stats=port > 0, sleeps=given.sleep_while_learning
+            store, spec, device, pulse, health, policy=given.policy, stats=port > 0, sleeps=given.sleep_while_learning
         )
         log.info("policy %d served, engine ready after %.1f s", engine.version, time.monotonic() - started)
         metrics.POLICY_VERSION.set(engine.version)
@@ -87,7 +87,15 @@ def work(
 
 
 def _start_engine(
-    store: Store, spec: RunSpec, device: Device, *, policy: int | None, stats: bool, sleeps: bool
+    store: Store,
+    spec: RunSpec,
+    device: Device,
+    pulse: Pulse,
+    health: Health,
+    *,
+    policy: int | None,
+    stats: bool,
+    sleeps: bool,
 ) -> Engine:
     """An engine on the newest policy that is fit to be served, or on a given one."""
 
@@ -97,9 +105,13 @@ def _start_engine(
     what = "the learner's first policy" if policy is None else f"policy {policy}"
     while True:
         for version in sorted(wait_for(what, candidates), reverse=True):
+            # vLLM may take minutes to read it, in which the learner must not remove it.
+            pulse.say(policy=None, loading=version)
             try:
                 found = find_policy(store, version)
-                return Engine(found, engine_arguments(spec, found.directory, device, stats=stats, sleeps=sleeps))
+                arguments = engine_arguments(spec, found.directory, device, stats=stats, sleeps=sleeps)
+                with health.within(START_SECONDS):
+                    return Engine(found, arguments)
             except BadPolicy as error:
                 metrics.REFUSED_POLICIES.inc()
                 log.error("policy %d refused: %s", version, error)

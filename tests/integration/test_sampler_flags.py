@@ -95,6 +95,8 @@ def test_one_policy_probes_and_the_end_of_a_turn(tmp_path, launch, monkeypatch):
 
         rollout, evaluation = a_plan(2), a_plan(1, kind="eval", sampling=GREEDY)
         store = new_claimed_run(root)
+        # While its engine starts, the learner must not remove the policy.
+        until(lambda: (record := read_record(store, "pod-a")) is not None and record.loading == 0, sampler)
         for plan in (rollout, evaluation):
             create_plan(store, plan)
         publish(store, 1)

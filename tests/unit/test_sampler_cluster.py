@@ -29,19 +29,43 @@ def test_a_sampler_that_starts_is_alive_and_not_ready():
     assert health.alive()
     assert health.ready()
     now[0] += 2
-    assert not health.alive()
     assert not health.ready()
 
 
 def test_loading_a_policy_may_take_long():
     now = [0.0]
     health = Health(lambda: now[0])
-    health.beat(within=1800)
+    health.beat(within=1800, stall=0)
     now[0] = 1799.0
     assert health.alive()
-    health.beat()
+    health.beat(stall=0)
     now[0] += 61
     assert not health.alive()
+
+
+def test_a_storage_that_stalls_ends_no_sampler_for_ten_minutes():
+    now = [0.0]
+    health = Health(lambda: now[0])
+    health.beat()
+    now[0] = 659.0
+    assert health.alive()
+    assert not health.ready()
+    now[0] = 661.0
+    assert not health.alive()
+
+
+def test_an_engine_that_never_starts_is_not_alive_for_ever():
+    now = [0.0]
+    health = Health(lambda: now[0])
+    with health.within(3600):
+        now[0] = 3599.0
+        assert health.alive()
+        assert not health.ready()
+        now[0] = 3601.0
+        assert not health.alive()
+    now[0] = 1e6  # it waits for another policy, or the learner
+    assert health.alive()
+    assert not health.ready()
 
 
 def a_plan():

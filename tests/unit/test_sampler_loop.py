@@ -14,6 +14,7 @@ import pytest
 from prometheus_client import REGISTRY
 from rundir_samples import a_plan, new_run
 
+from empg.api.task import GraderSpec
 from empg.exit_codes import RETRY
 from empg.rundir.claims import survey
 from empg.rundir.heartbeat import Liveness
@@ -23,6 +24,7 @@ from empg.rundir.status import UnitStatus
 from empg.rundir.units import read_unit
 from empg.store.posix import PosixStore
 from empg_sampler.engine import Completion
+from empg_sampler.errors import InvalidSpec
 from empg_sampler.graders import Graders
 from empg_sampler.health import Health
 from empg_sampler.loop import Sampler
@@ -79,6 +81,34 @@ def graders() -> Iterator[Graders]:
         yield graders
 
 
+def a_sampler(
+    store: PosixStore,
+    graders: Graders,
+    engine: ScriptedEngine,
+    pulse: Pulse,
+    stop: threading.Event,
+    max_sequences: int = 16,
+    health: Health | None = None,
+) -> Sampler:
+    return Sampler(
+        store=store,
+        engine=engine,  # type: ignore[arg-type]
+        graders=graders,
+        pulse=pulse,
+        surveyor=Surveyor(store, "a", 60.0),
+        id="a",
+        incarnation="a1",
+        max_sequences=max_sequences,
+        deterministic=False,
+        rest=Rest(store, pulse, shared=False),
+        pinned=True,
+        manifest=None,
+        health=health or Health(),
+        turn=None,
+        stop=stop,
+    )
+
+
 def sampled(
     store: PosixStore, graders: Graders, engine: ScriptedEngine, plan: Plan, max_sequences: int = 16
 ) -> list[UnitStatus]:
@@ -87,23 +117,7 @@ def sampled(
     stop, ended = threading.Event(), list[int]()
     pulse = Pulse(store, "a", "a1")
     with pulse:
-        sampler = Sampler(
-            store=store,
-            engine=engine,  # type: ignore[arg-type]
-            graders=graders,
-            pulse=pulse,
-            surveyor=Surveyor(store, "a", 60.0),
-            id="a",
-            incarnation="a1",
-            max_sequences=max_sequences,
-            deterministic=False,
-            rest=Rest(store, pulse, shared=False),
-            pinned=True,
-            manifest=None,
-            health=Health(),
-            turn=None,
-            stop=stop,
-        )
+        sampler = a_sampler(store, graders, engine, pulse, stop, max_sequences)
         thread = threading.Thread(target=lambda: ended.append(sampler.run()))
         thread.start()
         liveness, deadline = Liveness(60), time.monotonic() + 60
@@ -172,3 +186,40 @@ def test_a_unit_is_begun_as_soon_as_the_engine_has_room(store: PosixStore, grade
     engine = ScriptedEngine(lasts=lasts)
     assert [unit.state for unit in sampled(store, graders, engine, plan, max_sequences=5)] == ["committed"] * 3
     assert max(third) == 8
+
+
+def test_a_grader_that_can_not_run_costs_no_unit(store: PosixStore, graders: Graders) -> None:
+    plan = a_plan(2, grader=GraderSpec(name="function", function="no_such_module:grade", workers=1))
+    create_plan(store, plan)
+    with Pulse(store, "a", "a1") as pulse, pytest.raises(InvalidSpec, match="no_such_module"):
+        a_sampler(store, graders, ScriptedEngine(), pulse, threading.Event()).run()
+    found = survey(store, [plan], Liveness(60)).values()
+    assert {(unit.state, unit.failures) for unit in found} == {("open", 0)}
+
+
+def test_a_step_that_hangs_is_told_from_a_storage_that_stalls(store: PosixStore, graders: Graders) -> None:
+    """By whether the sampler still counts as alive two minutes later."""
+    now, stop = [0.0], threading.Event()
+    health = Health(lambda: now[0])
+    in_step, after = [], []
+
+    class Engine(ScriptedEngine):
+        def step(self) -> list[Completion]:
+            now[0] += 120
+            in_step.append(health.alive())
+            return super().step()
+
+    class SlowStore(PosixStore):
+        def create(self, key: str, data: bytes) -> None:
+            if "/units/" in key:
+                now[0] += 120
+                after.append(health.alive())
+                stop.set()
+            super().create(key, data)
+
+    plan = a_plan(1)
+    create_plan(store, plan)
+    slow = SlowStore(store.root)
+    with Pulse(store, "a", "a1") as pulse:
+        assert a_sampler(slow, graders, Engine(), pulse, stop, health=health).run() == RETRY
+    assert (in_step, after) == ([False], [True])
