@@ -9,30 +9,33 @@ from ranks import run_ranks
 from test_policy_module import packed_inputs, sequences
 
 from empg.api.load import load_run
+from empg.exit_codes import RETRY
 from empg.rundir import keys
-from empg.rundir.group import states
+from empg.rundir.group import policies, states
 from empg.rundir.identity import Identity, prepare
 from empg.rundir.owner import LearnerOwner
 from empg.store.base import StorageFull
 from empg.store.posix import PosixStore
 from empg_trainer.background import settle
-from empg_trainer.distributed import initialise
+from empg_trainer.distributed import Ranks, initialise
 from empg_trainer.every_rank import Origin
 from empg_trainer.import_model import import_model
 from empg_trainer.shards import read_tensors
 from empg_trainer.state import full_weight, read_state
+from empg_trainer.stop import Stop
 from empg_trainer.trainer import Trainer
 
 pytestmark = pytest.mark.slow
 
 
 class SlowVolume(PosixStore):
-    """Takes nothing of a training state before it is let, and has only so much room for it."""
+    """Takes nothing of a training state before it is let, and has only so much room for it, and for policies."""
 
     def __init__(self, root, files=100):
         super().__init__(root)
         self.let = threading.Event()
         self.files = files
+        self.takes_policies = True
 
     def put(self, key, data):
         if key.startswith(keys.STATES):
@@ -40,15 +43,19 @@ class SlowVolume(PosixStore):
             self.files -= 1
             if self.files < 0:
                 raise StorageFull(key, "No space left on device")
+        if key.startswith(keys.POLICIES) and not self.takes_policies:
+            raise StorageFull(key, "No space left on device")
         super().put(key, data)
 
 
 def trainer_on(store, base_dir):
     device = initialise() if not torch.distributed.is_initialized() else torch.device("cpu")
-    spec = load_run(base_dir / "manifest.json").spec
-    prepare(store, Identity(uid="u", name="n", spec_digest="d"))
-    owner = LearnerOwner.acquire(store, "test")
-    import_model(store, owner, spec.model, base_dir)
+    spec, owner = load_run(base_dir / "manifest.json").spec, None
+    if torch.distributed.get_rank() == 0:
+        prepare(store, Identity(uid="u", name="n", spec_digest="d"))
+        owner = LearnerOwner.acquire(store, "test")
+        import_model(store, owner, spec.model, base_dir)
+    torch.distributed.barrier()
     return Trainer(store, spec, device, Origin(policy=0, state=None), owner)
 
 
@@ -103,11 +110,34 @@ def save_in_too_little_room(root):
         trainer = trainer_on(store, root)
         save(trainer, 1)
         settle()
-        try:
-            boundary(trainer)
-        except StorageFull as error:
-            raised.append(str(error))
+        assert trainer.trouble is None
+        boundary(trainer)
+        if isinstance(trainer.trouble, StorageFull):
+            raised.append(str(trainer.trouble))
     return raised, states(store)
+
+
+def publish_without_room(root):
+    store = SlowVolume(root)
+    trainer = trainer_on(store, root)
+    store.takes_policies = False
+    trainer.publish(1)
+
+    def tell():
+        raise trainer.trouble
+
+    try:
+        Ranks().lead(tell)
+    except (StorageFull, Stop) as error:
+        return type(error), getattr(error, "code", None), str(error), policies(store)
+
+
+def test_every_rank_hears_that_there_is_no_room_for_a_policy(tmp_path):
+    """At ZeRO 3, where all of them have parts of what can't be written."""
+    root = Directory(tmp_path, learner={"zeroStage": 3}).root
+    ends = run_ranks(publish_without_room, 2, tmp_path, root)
+    assert [end[:2] for end in ends] == [(StorageFull, None), (Stop, RETRY)]
+    assert all("No space left on device" in said and found == [0] for _, _, said, found in ends)
 
 
 def test_a_state_that_cannot_be_written_stops_the_learner_at_the_next_boundary(tmp_path):

@@ -13,6 +13,7 @@ import torch
 import torch.distributed as dist
 
 from empg.rundir.owner import Fenced
+from empg.store.base import StorageFull
 from empg_trainer.stop import BadSpec, Stop
 
 COLLECTIVE_TIMEOUT = datetime.timedelta(hours=2)
@@ -90,7 +91,11 @@ class Ranks:
         return self.rank == 0
 
     def lead(self, act: Callable[[], bytes]) -> bytes:
-        """Run ``act`` on rank 0 alone and give its result to every rank. A Stop there, or Fenced, stops every rank."""
+        """Run ``act`` on rank 0 alone and give its result to every rank.
+
+        A Stop there, Fenced or StorageFull stops every rank with the same code; what ends rank 0 alone ends the others
+        as crashes.
+        """
         if not self.leads:
             while (message := json.loads(_broadcast(None))).get("wait"):
                 pass
@@ -99,8 +104,8 @@ class Ranks:
             return _broadcast(None)
         try:
             result = act()
-        except Fenced as fenced:
-            self._send({"stop": str(fenced), "code": Stop.code})
+        except (Fenced, StorageFull) as error:
+            self._send({"stop": str(error), "code": Stop.code})
             raise
         except Stop as stop:
             self._send({"stop": str(stop), "code": stop.code})

@@ -65,6 +65,15 @@ class EveryRank:
         """See ``Leader.judge``."""
         self._tell(lambda leader: leader.judge(result, learning_rate, seconds))
 
+    def check(self, trouble: Exception | None) -> None:
+        """Stop every rank for what rank 0 met while the others could not hear of it, if it met anything."""
+
+        def look(leader: Leader) -> None:
+            if trouble is not None:
+                raise trouble
+
+        self._tell(look)
+
     def finish(self, iteration: int, diverged: bool, seconds: Figures) -> None:
         """See ``Leader.finish``."""
         self._tell(lambda leader: leader.finish(iteration, diverged, seconds))

@@ -21,7 +21,7 @@ def gravest(codes: Iterable[int]) -> int:
     """The code of several ranks of a node that says most about why they ended.
 
     Diverged, then a bad manifest: trying again is pointless. Then a crash, the highest code, with signals as 128 + n.
-    Then 76 and 75: one rank's wish to be started again often makes others fail, but those are stopped, not counted.
+    Then 76 and 75, if all end so: a rank that leaves alone makes the others crash (see ``Ranks.lead``).
     """
     ends = [128 - code if code < 0 else code for code in codes]
     for fatal in (exit_codes.DIVERGED, exit_codes.SPEC):

@@ -42,7 +42,8 @@ def learn(start: Start, ranks: Ranks, device: torch.device) -> None:
 
     Raises:
         Stop: the run can't go on, or not now; says why and with which exit code.
-        Fenced: another learner took over.
+        Fenced: another learner took over. On rank 0 alone, as the next; the other ranks raise Stop.
+        StorageFull: there was no room for what rank 0 has to write.
     """
     everyone = EveryRank(ranks, lambda: appoint(start), start.run.spec)
     iteration = everyone.origin.state or 0
@@ -60,6 +61,7 @@ def learn(start: Start, ranks: Ranks, device: torch.device) -> None:
         saving = time.monotonic()
         if (iteration + 1) % spec.retention.state_every == 0 or iteration + 1 == spec.em.iterations:
             trainer.copy_state(iteration + 1)
+        everyone.check(trainer.trouble)
         ended = time.monotonic()
         seconds = {
             "seconds_publishing": saving - publishing,
@@ -71,8 +73,10 @@ def learn(start: Start, ranks: Ranks, device: torch.device) -> None:
         iteration += 1
         if start.alternate:
             trainer.settle()  # We may end here, and then go on from this state.
+            everyone.check(trainer.trouble)
         spec = everyone.begin(iteration)
     trainer.settle()
+    everyone.check(trainer.trouble)
     everyone.complete(iteration)
 
 

@@ -14,8 +14,8 @@ from transformers import PreTrainedModel
 from empg.api.run import RunSpec
 from empg.rundir import keys
 from empg.rundir.group import Manifest, publish_policy, publish_state, read_manifest
-from empg.rundir.owner import LearnerOwner
-from empg.store.base import Store
+from empg.rundir.owner import Fenced, LearnerOwner
+from empg.store.base import StorageFull, Store
 from empg.trajectory import Trajectory
 from empg_trainer.background import in_background
 from empg_trainer.deepspeed_engine import DTYPES, Engine, holding
@@ -65,6 +65,8 @@ class Trainer:
             restore(self.engine, store, state)
         self._assets = read_assets(store, policy) if owner else {}
         self._reference: Reference | None = None
+        self.trouble: Fenced | StorageFull | None = None
+        """What kept rank 0 from writing. It ends the learner, once the other ranks have heard of it."""
         self._write: Callable[[], object] | None = None
         self._saving: Future[object] | None = None
 
@@ -80,7 +82,7 @@ class Trainer:
     def publish(self, version: int) -> bool:
         """Publish the weights as policy ``version``. Returns whether it was there already with other content.
 
-        A published policy is never replaced: samplers may have used it. Raises what the writing of a state raised.
+        A published policy is never replaced: samplers may have used it.
         """
         if self._saving is not None and self._saving.done():
             self.settle()
@@ -94,7 +96,11 @@ class Trainer:
         published = read_manifest(self._store, keys.policy_prefix(version))
         if published is not None:
             return differs(published.files, files)
-        publish_policy(self._store, owner, version, files, {"iteration": version - 1})
+        try:
+            publish_policy(self._store, owner, version, files, {"iteration": version - 1})
+        except (Fenced, StorageFull) as error:
+            self.trouble = error
+            _exhaust(files)  # the other ranks give their parts of what is left
         return False
 
     def copy_state(self, iteration: int) -> None:
@@ -117,10 +123,13 @@ class Trainer:
             self._write = None
 
     def settle(self) -> None:
-        """Wait until the last state is written. Raises what the writing raised, on rank 0 alone."""
+        """Wait until the last state is written."""
         if self._saving is not None:
-            self._saving.result()
-            self._saving = None
+            saving, self._saving = self._saving, None
+            try:
+                saving.result()
+            except (Fenced, StorageFull) as error:
+                self.trouble = error
 
     def _leave_room(self) -> None:
         """Give memory that is only kept for later back to the GPU: samplers on it wake up when a policy is there."""
