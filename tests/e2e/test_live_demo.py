@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 from applied_run import START_SECONDS, AppliedRun, demo
-from live_cluster import LiveCluster
+from live_cluster import ROOT, LiveCluster
 
 from empg.rundir import keys
 from empg.rundir.evaluations import greedy_accuracies
-from empg.rundir.group import read_manifest
+from empg.rundir.group import FileEntry, read_manifest
 from empg.rundir.plans import read_plans
 from empg.rundir.seal import read_sealed
 
 ITERATIONS = 40
 SECONDS = 600.0
+SHOW = ("empg", "show", "/data/demo")
 
 
 @dataclass
@@ -84,6 +86,22 @@ def test_policy_and_trajectories_are_on_the_claim(seen: Seen) -> None:
         answers = {(row.prompt_id, row.sample) for row in rows}
         assert len(answers) == len(rows) == 32 * 8
         assert all({version for version, _ in row.policy_versions} == {iteration} for row in rows)
+
+
+def test_the_reader_shows_the_run_and_brings_its_model_out(seen: Seen, tmp_path: Path) -> None:
+    """By the commands of docs/kubernetes.md."""
+    run, model = seen.run, tmp_path / "model"
+    pod = (ROOT / "manifests/reader.yaml").read_text().replace("image: empg/", f"image: {run.cluster.images}/")
+    run.kubectl("apply", "-f", "-", input=pod)
+    run.kubectl("wait", "--for=condition=Ready", "pod/reader", "--timeout=100s")
+    assert f"demo: done, iteration {ITERATIONS}/{ITERATIONS}" in run.kubectl("exec", "reader", "--", *SHOW)
+    run.kubectl("exec", "reader", "--", "empg", "export", "/data/demo", "/tmp/model")
+    run.kubectl("cp", "reader:/tmp/model", str(model))
+    run.kubectl("delete", "pod", "reader")
+    manifest = read_manifest(run.store(), keys.policy_prefix(ITERATIONS))
+    assert manifest is not None
+    copied = {str(path.relative_to(model)): path.read_bytes() for path in model.rglob("*") if path.is_file()}
+    assert {name: FileEntry.of(data) for name, data in copied.items()} == manifest.files
 
 
 def test_its_conditions_and_events_tell_the_end(seen: Seen) -> None:
