@@ -93,7 +93,7 @@ def weights(root: Path) -> dict[int, dict[str, str]]:
 
 @pytest.mark.slow
 @pytest.mark.flaky(reruns=0)  # chance that a second try would hide is what it looks for
-@pytest.mark.parametrize("ranks", [1, 2])
+@pytest.mark.parametrize("ranks", [1, pytest.param(2, marks=pytest.mark.exhaustive)])
 def test_weights_after_kills_equal_the_undisturbed_run(tmp_path: Path, ranks: int) -> None:
     manifest = tmp_path / "run.yaml"
     manifest.write_text(MANIFEST.replace("RANKS", str(ranks)))

@@ -14,7 +14,7 @@ echo "$(basename "$0") sees GPUs [${CUDA_VISIBLE_DEVICES-all}]"
 
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
-@pytest.mark.parametrize("target", ["demo", "unit", "integration", "test"])
+@pytest.mark.parametrize("target", ["demo", "unit", "integration", "test", "exhaustive"])
 def test_gpus_are_hidden_from_the_demo_and_from_tests(tmp_path: Path, target: str) -> None:
     programs = tmp_path / "bin"
     programs.mkdir()
