@@ -14,21 +14,22 @@ from empg_operator.kinds import CLAIM, EVENT, POD
 from empg_operator.plan.holding import samplers_run
 
 _EVENT_LISTS = 2
+_EVENT_CHUNKS = 20
+"""Most chunks of the events of a namespace that are read for one run."""
 _Children = Mapping[tuple[str, str], Manifest]
 
 
 async def look(api: Api, key: RunKey, run: Manifest, children: _Children, now: float) -> Diagnosis:
-    """Four requests at most: the pods, the claim, and the events of the likeliest culprits. Where a chunk does not hold
-    all pods, one more for each further chunk that is read and for each laggard in none of them. ``now`` goes into
-    it."""
-    pods = await _pods(api, key, now)
+    """Four requests as a rule: the pods, the claim, and the events of the likeliest culprits. Where a chunk does not
+    hold all pods, one more for each further chunk that is read and for each laggard in none of them; and one for each
+    further chunk of the events of others. ``now`` goes into it."""
+    pods = [pod for pod in await _pods(api, key, now) if not _of_another_job(pod, children)]
     if len(pods) >= CHUNK:
         pods += await _laggards(api, key, run, {pod["metadata"]["name"] for pod in pods})
     claim = await api.get(CLAIM, key.namespace, _claim_name(key, run))
     events = []
     for fields, prefix in islice(_culprits(key, pods, claim, children), _EVENT_LISTS):
-        found = await _first(api.chunks(EVENT, key.namespace, fields=fields))
-        events += [event for event in found if event["involvedObject"].get("name", "").startswith(prefix)]
+        events += await _events(api.chunks(EVENT, key.namespace, fields=fields), prefix)
     return Diagnosis(now, tuple(pods), (claim,) if claim else (), tuple(events))
 
 
@@ -63,16 +64,34 @@ def _culprits(
     """
     if claim and claim.get("status", {}).get("phase") == "Pending":
         yield f"involvedObject.uid={claim['metadata']['uid']}", ""
-    roles = {pod["metadata"].get("labels", {}).get(names.ROLE_LABEL) for pod in pods}
     for (kind, _), child in children.items():
-        if kind == "Job" and "learner" not in roles and not _ended(child):
+        if kind == "Job" and not _ended(child) and _made(pods, child) < child["spec"].get("parallelism", 1):
             yield f"involvedObject.uid={child['metadata']['uid']}", ""
-        if kind == "Deployment" and "sampler" not in roles and child["spec"].get("replicas"):
+        if kind == "Deployment" and child["spec"].get("replicas") and not any(map(_is_a_sampler, pods)):
             # The events are those of its ReplicaSet, whose name has a suffix that we do not know.
             yield "involvedObject.kind=ReplicaSet,type=Warning", f"{child['metadata']['name']}-"
     for pod in pods:
         if pod["spec"].get("nodeName") and pod.get("status", {}).get("phase") == "Pending":
             yield f"involvedObject.uid={pod['metadata']['uid']}", ""
+
+
+def _of_another_job(pod: Manifest, children: _Children) -> bool:
+    """Whether a pod was left by an earlier run of the same name, whose attempts have the same numbers."""
+    owners = pod["metadata"].get("ownerReferences") or ()
+    jobs = {child["metadata"].get("uid") for (kind, _), child in children.items() if kind == "Job"}
+    return any(owner["kind"] == "Job" and owner["uid"] not in jobs for owner in owners)
+
+
+def _made(pods: Iterable[Manifest], job: Manifest) -> int:
+    """Pods that a Job has, whatever became of them."""
+    attempt = (job["metadata"].get("labels") or {}).get(names.ATTEMPT_LABEL)
+    return sum(pod["metadata"].get("labels", {}).get(names.ATTEMPT_LABEL) == attempt for pod in pods if attempt)
+
+
+def _is_a_sampler(pod: Manifest) -> bool:
+    """Whether a pod is a sampler that has not ended and is not about to."""
+    about, over = pod["metadata"], pod.get("status", {}).get("phase") in ("Failed", "Succeeded")
+    return about.get("labels", {}).get(names.ROLE_LABEL) == "sampler" and not over and "deletionTimestamp" not in about
 
 
 def _ended(job: Manifest) -> bool:
@@ -96,8 +115,20 @@ def _slim(pod: Manifest) -> Manifest:
     return {**pod, "metadata": about, "spec": spec | {"nodeName": pod["spec"].get("nodeName")}}
 
 
-async def _first(chunks: AsyncIterator[tuple[list[Manifest], int]]) -> list[Manifest]:
-    """The first chunk of a list: more events than it holds do not make a cause clearer."""
+async def _events(chunks: AsyncIterator[tuple[list[Manifest], int]], prefix: str) -> list[Manifest]:
+    """The first chunk of a list with events about what we look for: more of them do not make a cause clearer.
+
+    With a prefix, only those about objects whose names add one word to it; those of other runs may fill many chunks.
+    """
+    read = 0
     async for items, _ in chunks:
-        return items
+        found = [event for event in items if _is_about(event, prefix)]
+        read += 1
+        if found or not prefix or read == _EVENT_CHUNKS:
+            return found
     return []
+
+
+def _is_about(event: Manifest, prefix: str) -> bool:
+    name = event["involvedObject"].get("name", "")
+    return not prefix or (name.startswith(prefix) and "-" not in name[len(prefix) :])

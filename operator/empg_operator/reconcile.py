@@ -101,7 +101,7 @@ class Reconciler:
         observed, plan = await self._decide(key, observed, memory)
         actor = Actor(key, observed, self._api, self._cache, self._recorder, memory.answers, self._wake)
         changed = await actor.change_children(plan)
-        self._note_refusals(memory, plan, changed)
+        let_go = self._note_refusals(memory, plan, changed)
         self.pod_monitors &= POD_MONITOR.name not in changed.unknown
         if not changed.complete:
             raise _refused(changed)
@@ -117,7 +117,7 @@ class Reconciler:
         if changed.refused:
             raise _refused(changed, due=plan.requeue_after)
         later = [plan.requeue_after] if plan.requeue_after is not None else []
-        return min([*later, SETTLE_SECONDS] if changed.any else later, default=None)
+        return min([*later, SETTLE_SECONDS] if changed.any or let_go else later, default=None)
 
     def _observe(self, key: RunKey, run: Manifest, memory: _Memory) -> Observed:
         now = self._clock()
@@ -176,8 +176,9 @@ class Reconciler:
                 absent.add((kind, name))
         return replace(observed, children=children, absent=absent)
 
-    def _note_refusals(self, memory: _Memory, plan: Plan, changed: Changed) -> None:
-        """Remember what was refused, and earlier refusals of what is not to be tried again yet."""
+    def _note_refusals(self, memory: _Memory, plan: Plan, changed: Changed) -> bool:
+        """Remember what was refused, and earlier refusals of what is not to be tried again yet; whether another one is
+        forgotten that was not tried again, of which the run's conditions still tell."""
         now = self._clock()
         tried = {(each["kind"], each["metadata"]["name"]): each for each in (*plan.apply, *plan.create)}
         kept = {
@@ -185,7 +186,9 @@ class Reconciler:
         }
         until = now + REFUSAL_SECONDS
         new = {place: Blocked(text, until, tried[place]) for place, text in changed.refused.items()}
+        let_go = bool(memory.blocked.keys() - kept.keys() - tried.keys())
         memory.blocked = kept | new
+        return let_go
 
     def _forget(self, key: RunKey) -> None:
         self._memories.pop(key, None)

@@ -9,14 +9,16 @@ from typing import Any
 import pytest
 from aiohttp import ClientSession, web
 from aiohttp.test_utils import TestServer
-from plan_samples import NOW, pod, run
+from plan_samples import NOW, deployment, job, learner_pod, pod, run
 
 from empg_operator.api import CHUNK, Api
 from empg_operator.cache import RunKey
+from empg_operator.causes import cause
 from empg_operator.decision import Diagnosis
 from empg_operator.look import look
 from empg_operator.metrics import Metrics
 from empg_operator.plan.holding import samplers_run
+from empg_operator.plan.times import stamp
 
 KEY = RunKey("team", "demo")
 LAST = f"sampler-{CHUNK + 49:04}"
@@ -109,3 +111,78 @@ def test_a_sampler_that_runs_is_seen_behind_however_many_pods(
     assert samplers_run(diagnosis) == (running is not None)
     assert asked == lists
     assert len(named(diagnosis)) == min(learners + samplers, lists * CHUNK)
+
+
+def looked(pods: Collection[Any], children: Collection[Any], events: Collection[Any]) -> Diagnosis:
+    """What a look shows of these children, whatever kind of event it asks for."""
+
+    async def answer(request: web.Request) -> web.Response:
+        collection, _, name = request.path.removeprefix("/api/v1/namespaces/team/").partition("/")
+        if name:
+            return web.json_response({"reason": "NotFound", "message": "no"}, status=404)
+        found = list(pods) if collection == "pods" else list(events)
+        wanted = request.query.get("fieldSelector", "").partition(",")[0]
+        key, _, value = wanted.partition("=")
+        if key:
+            found = [event for event in found if event["involvedObject"].get(key.rpartition(".")[2]) == value]
+        first, size = int(request.query.get("continue", 0)), int(request.query["limit"])
+        more = {"continue": str(first + size)} if len(found) > first + size else {}
+        return web.json_response({"metadata": {"resourceVersion": "1", **more}, "items": found[first : first + size]})
+
+    async def main() -> Diagnosis:
+        application = web.Application()
+        application.router.add_route("*", "/{path:.*}", answer)
+        async with TestServer(application) as server, ClientSession() as session:
+            api = Api(session, str(server.make_url("")).rstrip("/"), Metrics())
+            kinds = {(each["kind"], each["metadata"]["name"]): each for each in children}
+            return await look(api, KEY, run(), kinds, NOW)
+
+    return asyncio.run(main())
+
+
+def refusal(kind: str, name: str, uid: str = "") -> Any:
+    about = {"kind": kind, "name": name, "uid": uid}
+    stamped = {"name": name, "creationTimestamp": stamp(NOW)}
+    return {
+        "metadata": stamped,
+        "involvedObject": about,
+        "reason": "FailedCreate",
+        "type": "Warning",
+        "message": 'Error creating: pods "x" is forbidden: exceeded quota: gpus',
+        "lastTimestamp": stamp(NOW),
+    }
+
+
+def test_why_an_attempt_gets_no_pods_is_seen_beside_those_of_an_earlier_one() -> None:
+    jobs = [job(1, failed="x"), job(2)]
+    events = [refusal("Job", "demo-learner-2", "job-2")]
+    diagnosis = looked([learner_pod(attempt=1, exit_code=1)], jobs, events)
+    assert cause(diagnosis, "learner", 2).reason == "ExceededQuota"
+
+
+def test_why_a_gang_gets_only_some_of_its_pods_is_seen() -> None:
+    events = [refusal("Job", "demo-learner-1", "job-1")]
+    assert looked([learner_pod(0)], [job(1, pods=2)], events).events
+    assert not looked([learner_pod(0), learner_pod(1)], [job(1, pods=2)], events).events
+
+
+@pytest.mark.parametrize("left", [[], [pod("old", "sampler", phase="Failed")]])
+def test_why_samplers_are_not_made_is_seen_behind_the_events_of_many_runs(left: list[Any]) -> None:
+    others = [refusal("ReplicaSet", f"a{number:03}-sampler-5d9c") for number in range(CHUNK + 50)]
+    # Of the samplers of a run that is called like our Deployment.
+    others.append(refusal("ReplicaSet", "demo-sampler-sampler-5d9c"))
+    events = [*others, refusal("ReplicaSet", "demo-sampler-7f8b")]
+    diagnosis = looked(left, [deployment(2)], events)
+    assert [event["involvedObject"]["name"] for event in diagnosis.events] == ["demo-sampler-7f8b"]
+    assert cause(diagnosis, "sampler").reason == "ExceededQuota"
+
+
+def test_pods_of_an_earlier_run_of_the_name_are_not_seen() -> None:
+    """One on a lost node may go on for hours, and its attempt has the same number."""
+
+    def of(uid: str) -> Any:
+        owner = {"apiVersion": "batch/v1", "kind": "Job", "name": "demo-learner-1", "uid": uid, "controller": True}
+        return learner_pod(attempt=1, ownerReferences=[owner])
+
+    assert named(looked([of("another")], [job(1, ready=1)], [])) == []
+    assert named(looked([of("job-1")], [job(1, ready=1)], [])) == ["demo-learner-1-0"]

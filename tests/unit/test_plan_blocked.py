@@ -114,3 +114,20 @@ def test_something_else_is_applied_at_once() -> None:
     steps.edit({"optimizer": {"learningRate": 2e-5}})
     [wanted] = steps.step().apply
     assert (wanted["kind"], wanted != refused) == ("ConfigMap", True)
+
+
+def test_an_attempt_after_a_crash_that_is_never_allowed_ends_by_the_deadline() -> None:
+    steps = Steps({"restarts": {"backoffSeconds": 10}, "deadlines": {"pendingSeconds": 2000}})
+    steps.settle()
+    steps.replace_job(1, failed="x")
+    steps.settle()
+    assert steps.status()["phase"] == "Restarting"
+    for seconds in (10, 1000, 2009):
+        steps.now = NOW + seconds
+        steps.blocked = {("Job", "demo-learner-2"): Blocked(WHY, steps.now + 30)}
+        steps.settle()
+        assert steps.status()["phase"] != "Failed"
+    steps.now = NOW + 2010
+    steps.settle()
+    assert steps.said("Failed") == ("True", "PendingDeadlineExceeded")
+    assert WHY.rstrip(".") in next(each for each in steps.status()["conditions"] if each["type"] == "Failed")["message"]

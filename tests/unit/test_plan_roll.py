@@ -189,3 +189,24 @@ def test_laggards_go_one_by_one() -> None:
         steps.pods = [each for each in steps.pods if each["metadata"]["name"] not in [name for _, name in deleted]]
     assert deleted == [(60, A), (90, B)]
     assert steps.events().count("LaggardDeleted") == 2
+
+
+def test_nobody_is_judged_by_a_report_from_before_an_m_step() -> None:
+    """The learner can't renew it while it learns, and who was behind may have come by the policy since."""
+    steps = Steps({"sampler": {"rollDeadlineSeconds": 600}, "deadlines": {"rollingSeconds": 900}})
+    steps.settle()
+    steps.replace_job(1, ready=1)
+    steps.settle()
+    steps.roll_out()
+    steps.pods = [pod(A, "sampler"), pod(B, "sampler")]
+    behind = {"samplerVersions": versions(v0=2), "laggards": [A, B], "policyVersion": 1}
+    steps.report(progress=progress(phase="learning", iteration=1, **behind))
+    steps.settle()
+    steps.now += 1000
+    steps.settle()
+    assert steps.status()["phase"] != "Failed"
+    assert not [each for done in steps.done for each in done.delete if each.kind == "Pod"]
+    # The next report is true again: one of them stood still all the time.
+    steps.report(progress=progress(iteration=2, samplerVersions=versions(v1=1, v0=1), laggards=[B], policyVersion=2))
+    steps.settle()
+    assert steps.said("Failed") == ("True", "RollDeadlineExceeded")

@@ -149,3 +149,35 @@ def test_removals_leave_the_claim_and_what_is_going() -> None:
     seen = situation(child("PersistentVolumeClaim"), child("Role"), child("Secret", deletionTimestamp="x"), theirs)
     assert [(each.kind, each.uid, each.propagation) for each in removals(seen)] == [("Role", "Role", "Background")]
     assert storage(seen).claim_name == "demo-data"
+
+
+def test_the_claim_follows_the_spec_when_all_other_children_have_gone() -> None:
+    """Who keeps the results late keeps them all the same; a claim that is gone is not made again."""
+    steps = Steps({"ttlSecondsAfterFinished": 10, "storage": {"whenDeleted": "Delete"}})
+    steps.settle()
+    steps.replace_job(1, complete=True)
+    steps.settle()
+    steps.now += 10
+    steps.settle()
+    claim = ("PersistentVolumeClaim", names.claim("demo"))
+    assert set(steps.children) == {claim}
+    assert "ownerReferences" in steps.children[claim]["metadata"]
+    steps.edit({"storage": {"whenDeleted": "Retain"}})
+    steps.settle()
+    assert "ownerReferences" not in steps.children[claim]["metadata"]
+    del steps.children[claim]
+    steps.settle()
+    assert steps.children == {}
+
+
+def subjects(steps: Steps) -> set[str]:
+    return {each["name"] for each in steps.children["RoleBinding", "demo-learner"]["subjects"]}
+
+
+def test_pods_keep_their_rights_when_an_edit_names_another_account() -> None:
+    steps = Steps({"learner": {"podTemplate": {"spec": {"serviceAccountName": "first"}}}})
+    steps.settle()
+    assert subjects(steps) == {"demo-learner", "first"}
+    steps.edit({"learner": {"podTemplate": {"spec": {"serviceAccountName": "second"}}}})
+    steps.settle()
+    assert subjects(steps) == {"demo-learner", "first", "second"}

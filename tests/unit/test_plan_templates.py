@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from plan_samples import NAME, Steps
+import pytest
+from plan_samples import NAME, Steps, progress
 
 from empg_operator import names
 from empg_operator.plan import plan
@@ -133,3 +134,49 @@ def test_samplers_without_a_template_can_only_be_removed() -> None:
     steps.edit({"suspend": True})
     steps.settle()
     assert ("Deployment", names.sampler_deployment(NAME)) not in steps.children
+
+
+BAD, GOOD = {"learner": {"image": "bad:1"}}, {"learner": {"image": "good:1"}}
+
+
+def images(steps: Steps) -> list[str]:
+    """Of the learner's Jobs."""
+    jobs = [steps.children["Job", name] for name in steps.jobs()]
+    return [job["spec"]["template"]["spec"]["containers"][0]["image"] for job in jobs]
+
+
+@pytest.mark.parametrize("queued", [False, True])
+def test_an_attempt_that_can_not_start_takes_an_edit_at_no_cost(queued: bool) -> None:
+    steps = Steps(BAD)
+    steps.settle()
+    steps.job(1)["spec"]["suspend"] = queued
+    steps.settle()
+    assert images(steps) == ["bad:1"]
+    steps.edit(GOOD)
+    steps.settle()
+    assert (steps.jobs(), images(steps)) == (["demo-learner-2"], ["good:1"])
+    assert (steps.status()["attempt"], steps.status()["restarts"]) == (2, 0)
+
+
+def test_an_attempt_that_runs_or_has_reported_takes_no_edit() -> None:
+    steps = Steps(BAD)
+    steps.settle()
+    steps.replace_job(1, ready=1)
+    steps.settle()
+    steps.edit(GOOD)
+    steps.settle()
+    assert images(steps) == ["bad:1"]
+    steps.report(progress=progress())
+    steps.replace_job(1, ready=0)
+    steps.settle()
+    assert images(steps) == ["bad:1"]
+
+
+def test_an_attempt_waits_on_while_its_correction_is_refused() -> None:
+    steps = Steps(BAD)
+    steps.settle()
+    steps.refuse = {"learner": "no"}
+    steps.edit(GOOD)
+    steps.settle()
+    assert images(steps) == ["bad:1"]
+    assert steps.said("Accepted") == ("False", "TemplateRefused")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from empg.api.run import EMPGRun
@@ -17,12 +19,20 @@ def reports(run: EMPGRun, role: names.Role) -> bool:
     return role == "learner" or run.spec.sampler.roll_strategy == "Alternate"
 
 
-def access(run: EMPGRun) -> tuple[dict[str, Any], ...]:
-    """A ServiceAccount for each role, and a Role and RoleBinding for those that report."""
+def access(
+    run: EMPGRun, in_use: Mapping[names.Role, Iterable[str]] = MappingProxyType({})
+) -> tuple[dict[str, Any], ...]:
+    """A ServiceAccount for each role, and a Role and RoleBinding for those that report.
+
+    `in_use`: further accounts that pods of a role may have, from templates that were made before an edit.
+    """
     return tuple(
         child
         for role in ROLES
-        for child in (_account(run, role), *((_role(run, role), _binding(run, role)) if reports(run, role) else ()))
+        for child in (
+            _account(run, role),
+            *((_role(run, role), _binding(run, role, in_use.get(role, ()))) if reports(run, role) else ()),
+        )
     )
 
 
@@ -54,10 +64,10 @@ def _role(run: EMPGRun, role: names.Role) -> dict[str, Any]:
     }
 
 
-def _binding(run: EMPGRun, role: names.Role) -> dict[str, Any]:
+def _binding(run: EMPGRun, role: names.Role, in_use: Iterable[str]) -> dict[str, Any]:
     """Binds the account that a `podTemplate` names too: pods take one to be known to the services of a cloud."""
     name = names.service_account(run.metadata.name, role)
-    accounts = dict.fromkeys((name, *_chosen_account(run, role)))
+    accounts = dict.fromkeys((name, *_chosen_account(run, role), *sorted(in_use)))
     return {
         "apiVersion": f"{RBAC}/v1",
         "kind": "RoleBinding",

@@ -144,6 +144,20 @@ def start(situation: Situation, counted: Tally, not_before: float | None, *, cle
     return None if situation.blocked("Job", names.learner_job(situation.name, attempt)) else attempt
 
 
+def outdated(situation: Situation, revision: str | None) -> bool:
+    """Whether the newest attempt, whose pods never were all there, waits with another template than an edit asks for:
+    what keeps them from starting may be just what was edited. It is given up, at no cost.
+
+    Args:
+        situation: what is there.
+        revision: of the template that is to be used; None or empty while there is none that is accepted.
+    """
+    job = situation.live
+    if not revision or job is None or job.ending or job.deleted or job.all_ready or situation.progress is not None:
+        return False
+    return job.attempt == situation.attempt and job.revision not in (None, revision)
+
+
 def unwritten(situation: Situation) -> bool:
     """Whether an end that no Job tells of is to be written down before anything is done about it: what a look showed
     is forgotten with the operator."""

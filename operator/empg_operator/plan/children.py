@@ -52,13 +52,16 @@ def changes(
     """
     if course.only_write or isinstance(origin, Missing):
         return Changes()
+    wanted = standing.desired(situation, settings, origin)
     expire = children_expire(situation) if course.over else None
     if expire is not None and expire <= situation.now:
-        return Changes(delete=standing.removals(situation))
+        kept = standing.claim_repairs(situation, wanted)
+        return Changes(
+            apply=tuple(each for each in kept if not situation.held_back(each)), delete=standing.removals(situation)
+        )
     deployment, gone = _deployment(situation, course, sampler)
     jobs = obsolete(situation, stop=situation.spec.suspend or course.over)
     revisions = (*superseded(situation.observed, sampler), *superseded(situation.observed, learner))
-    wanted = standing.desired(situation, settings, origin)
     repairs = (*standing.repairs(situation, wanted), *deployment, *_relabelled(situation))
     return Changes(
         apply=tuple(each for each in repairs if not situation.held_back(each)),

@@ -114,5 +114,5 @@ def _course(situation: Situation, so_far: Tally, *, running: bool) -> Course:
         releases=given_back,
         samplers=wanted,
         roll=rolled,
-        limits=deadlines(situation, now_waiting, time, rolled.started),
+        limits=deadlines(situation, now_waiting, time, None if rolled.unclear else rolled.started),
     )

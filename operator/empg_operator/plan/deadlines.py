@@ -151,7 +151,8 @@ def _wait(situation: Situation, tally: Tally, turn: Turn, before: Clock | None) 
     waiting = before is not None and before.waiting_for == "pods"
     crashed = any(judged.end == "Crashed" for judged in tally.ends)
     # An attempt that is due and can't be made, as its pods are refused, waits for them too.
-    due = not tally.ends and tally.unseen_until is None and situation.status.next_attempt_time is None
+    backs_off = situation.now < (moment(situation.status.next_attempt_time) or 0.0)
+    due = not tally.ends and tally.unseen_until is None and not backs_off
     return pods if job is not None or due or (waiting and not crashed) else _NOTHING
 
 

@@ -6,6 +6,8 @@ that the run has ended, or goes on after its end, writes that and nothing else, 
 
 from __future__ import annotations
 
+import dataclasses
+
 from empg.api.load import InvalidManifest
 from empg.api.run import MANAGED_BY
 from empg.api.status import Lineage
@@ -13,7 +15,7 @@ from empg_operator.conditions import Statement, set_conditions
 from empg_operator.decision import Event, Observed, Plan
 from empg_operator.names import Role
 from empg_operator.plan import looks, templates
-from empg_operator.plan.attempts import start, unwritten
+from empg_operator.plan.attempts import outdated, start, unwritten
 from empg_operator.plan.children import changes
 from empg_operator.plan.completion import children_expire
 from empg_operator.plan.course import Course, course
@@ -52,6 +54,8 @@ def _decide(situation: Situation, settings: Settings) -> Plan:
     if decided.tally.missing is not None:
         return Plan(find=(("Job", decided.tally.missing),))
     sampler, learner = (_template(situation, settings, decided, origin, role) for role in ("sampler", "learner"))
+    if decided.outcome is None and outdated(situation, learner.revision if learner.refusal is None else None):
+        decided = dataclasses.replace(decided, judged=situation.attempt)
     started = None
     if decided.running and not decided.only_write and decided.turn == "learner" and learner.template is not None:
         started = start(situation, decided.tally, decided.not_before, cleared=cleared(situation))

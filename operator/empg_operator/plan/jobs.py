@@ -10,6 +10,7 @@ from typing import Any
 from empg_operator.builders.learner import FAILURE_RULES
 from empg_operator.causes import refusal
 from empg_operator.decision import Diagnosis, Manifest
+from empg_operator.names import REVISION_LABEL
 from empg_operator.plan.lost import Untold, due, lost
 from empg_operator.plan.times import moment
 
@@ -37,6 +38,8 @@ class LearnerJob:
     attempt: int
     name: str
     uid: str | None
+    revision: str | None
+    """ControllerRevision that holds its pod template."""
     pods: int
     """Pods that it is made of."""
     ready: int
@@ -99,6 +102,7 @@ def read_job(attempt: int, manifest: Manifest, look: Diagnosis | None, now: floa
         attempt=attempt,
         name=manifest["metadata"]["name"],
         uid=manifest["metadata"].get("uid"),
+        revision=(manifest["metadata"].get("labels") or {}).get(REVISION_LABEL),
         pods=max(spec.get("parallelism", 1), 1),
         ready=status.get("ready", 0),
         suspended=suspended,

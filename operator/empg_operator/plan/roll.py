@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -31,6 +32,8 @@ class Roll:
     """A fresh look at the pods is needed to delete one."""
     again: float | None = None
     """When to look after laggards again."""
+    unclear: bool = False
+    """The report is from the beginning of an M-step and does not show who came by the policy since."""
 
 
 def roll(situation: Situation, desired: int) -> Roll:
@@ -81,6 +84,8 @@ def _laggards(situation: Situation, roll: Roll, progress: Progress) -> Roll:
     started, limit = moment(roll.started), situation.spec.sampler.roll_deadline_seconds
     if started is None or roll.policy is None:
         return roll
+    if situation.learns:
+        return dataclasses.replace(roll, unclear=True)
     last = moment(roll.laggard_deleted)
     due = max(started + limit, last + PAUSE_SECONDS if last is not None else 0.0)
     if situation.now < due:

@@ -6,12 +6,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from empg.api.status import Lineage, Storage
+from empg_operator.builders.access import ROLES
 from empg_operator.builders.children import standing_children
 from empg_operator.builders.storage import claim_name
 from empg_operator.decision import Manifest, Reference
 from empg_operator.drift import applicable, drifted
 from empg_operator.ownership import owner
 from empg_operator.plan.situation import Situation
+from empg_operator.plan.templates import accounts_in_use
 from empg_operator.settings import Settings
 
 _CLAIM = "PersistentVolumeClaim"
@@ -21,13 +23,20 @@ _OPTIONAL = frozenset({"NetworkPolicy", "PodMonitor"})
 
 def desired(situation: Situation, settings: Settings, lineage: Lineage | None) -> tuple[Manifest, ...]:
     """All standing children as they are to be."""
-    return standing_children(situation.run, settings, lineage, situation.observed.pod_monitors)
+    accounts = {role: accounts_in_use(situation.observed, role) for role in ROLES}
+    return standing_children(situation.run, settings, lineage, situation.observed.pod_monitors, accounts)
 
 
 def repairs(situation: Situation, wanted: Iterable[Manifest]) -> tuple[Manifest, ...]:
     """What to apply so that all standing children are as they are to be."""
     children = situation.observed.children
     return tuple(repaired for each in wanted if (repaired := repair(each, children.get(_place(each)))) is not None)
+
+
+def claim_repairs(situation: Situation, wanted: Iterable[Manifest]) -> tuple[Manifest, ...]:
+    """The same of a claim that is there: it outlives the other children, and follows `storage.whenDeleted`."""
+    there = (each for each in wanted if each["kind"] == _CLAIM and _place(each) in situation.observed.children)
+    return repairs(situation, there)
 
 
 def unwanted(situation: Situation, wanted: Iterable[Manifest]) -> tuple[Reference, ...]:

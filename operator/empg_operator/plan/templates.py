@@ -78,6 +78,12 @@ def former(situation: Situation, role: names.Role) -> Template:
     return _former(situation, role)
 
 
+def accounts_in_use(observed: Observed, role: names.Role) -> frozenset[str]:
+    """Service accounts that the kept templates of a role name: pods may have them that were made before an edit."""
+    kept = _revisions(observed, role).values()
+    return frozenset(each["data"]["template"]["spec"].get("serviceAccountName", "") for each in kept) - {""}
+
+
 def superseded(observed: Observed, in_use: Template) -> tuple[Reference, ...]:
     """Revisions of a role that nobody is likely to need again."""
     others = [
