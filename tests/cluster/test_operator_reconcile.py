@@ -242,6 +242,31 @@ def test_a_refused_apply_is_told_to_the_user_and_holds_nothing_else_up(on_bench:
     assert demo.status() == {"phase": "Starting"}
 
 
+def test_a_refusal_of_what_is_no_longer_wanted_is_forgotten_without_any_event(on_bench: Any) -> None:
+    spec = {"replicas": -1, "selector": {"matchLabels": {"a": "b"}}, "template": {"spec": {"containers": []}}}
+
+    async def work(bench: Bench) -> None:
+        wanted, known = [True], []
+
+        def plan(observed: Observed) -> Plan:
+            known.append(set(observed.blocked))
+            refused = child(observed, "Deployment", "demo-sampler", spec=spec)
+            return Plan(apply=(refused,) if wanted else ())
+
+        reconcile = bench.reconciler(plan)
+        with pytest.raises(TryLaterError):
+            await reconcile(bench.key)
+        wanted.clear()
+        assert await reconcile(bench.key) is None
+        bench.clock.now += REFUSAL_SECONDS
+        assert await reconcile(bench.key) == SETTLE_SECONDS
+        assert await reconcile(bench.key) is None
+        place = ("Deployment", "demo-sampler")
+        assert known == [set(), {place}, {place}, set()]
+
+    on_bench(work)
+
+
 def test_objects_of_an_earlier_run_are_waited_for_and_not_taken_over(on_bench: Any, demo: RunView) -> None:
     def plan(observed: Observed) -> Plan:
         if ("ConfigMap", "demo-run") in observed.children:
