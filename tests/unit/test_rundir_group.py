@@ -16,6 +16,7 @@ from empg.rundir.group import (
 from empg.rundir.identity import Identity, prepare
 from empg.rundir.owner import Fenced, LearnerOwner
 from empg.rundir.plans import create_plan
+from empg.store.base import StorageFull
 from empg.store.posix import PosixStore
 
 FILES = [("config.json", b"{}"), ("weights/model.safetensors", bytes(range(256)))]
@@ -133,3 +134,22 @@ def test_manifests_of_another_place_are_refused(store, owner, tmp_path):
     store.put(MANIFEST, store.get("rollout/000003/plan/00.json"))
     with pytest.raises(CorruptGroup, match=f"{MANIFEST}: no valid Manifest"):
         read_manifest(store, "policy/000007")
+
+
+def test_a_group_for_which_there_is_no_room_leaves_nothing(store, owner):
+    class Full(PosixStore):
+        room = 1
+
+        def put(self, key, data):
+            self.room -= 1
+            if self.room < 0:
+                raise StorageFull(key, "No space left on device")
+            super().put(key, data)
+
+    full = Full(store.root)
+    with pytest.raises(StorageFull):
+        publish_state(full, owner, 4, FILES, {})
+    assert store.list("learner/state") == []
+    full.room = len(FILES)
+    publish_state(full, owner, 4, FILES, {})
+    assert states(store) == [4]

@@ -9,6 +9,7 @@ from empg.rundir.owner import Fenced, LearnerOwner
 from empg.rundir.plans import create_plan
 from empg.rundir.retention import Inventory, Removal, garbage, removable, retain
 from empg.rundir.seal import Seal, create_seal
+from empg.store.posix import PosixStore
 
 SPEC = RetentionSpec()  # 3 policies, the best, 2 states, all rollouts
 
@@ -134,3 +135,48 @@ def test_a_fenced_learner_removes_nothing(tmp_path):
     with pytest.raises(Fenced):
         retain(store, SPEC, owner, Liveness(10))
     assert policies(store) == list(range(9))
+
+
+class Interrupted(Exception):
+    """As if the process were killed."""
+
+
+def test_a_removal_that_was_interrupted_is_finished_later(tmp_path):
+    store = new_run(tmp_path)
+    owner = LearnerOwner.acquire(store, "learner")
+    publish_state(store, owner, 3, [("weights.safetensors", b"w")], {})
+    create_plan(store, a_plan(iteration=0, min_policy=0))
+    for key in ("claims/00-0000.0", "rejects/00-0000.1", "units/00-0000.0.parquet", "units/00-0001.0.parquet"):
+        store.put(f"rollout/000000/{key}", b"")
+    create_seal(store, Seal(run=RUN, kind="rollout", iteration=0, units=()))
+
+    class Dying(PosixStore):
+        deaths = 0
+
+        def delete(self, key):
+            if key.startswith("rollout/") and self.deaths < 5:
+                self.deaths += 1
+                if self.deaths % 2:
+                    super().delete(key)
+                raise Interrupted
+            super().delete(key)
+
+    dying = Dying(store.root)
+    for _ in range(5):
+        with pytest.raises(Interrupted):
+            retain(dying, RetentionSpec(rollouts=1), owner, Liveness(10))
+    assert retain(dying, RetentionSpec(rollouts=1), owner, Liveness(10)).rollouts == (0,)
+    assert store.list("rollout") == []
+
+
+def test_an_edit_that_lets_go_of_many_rollouts_stops_nobody_for_long(tmp_path):
+    store = new_run(tmp_path)
+    owner = LearnerOwner.acquire(store, "learner")
+    publish_state(store, owner, 50, [("weights.safetensors", b"w")], {})
+    for number in range(49):
+        create_plan(store, a_plan(iteration=number, min_policy=0))
+        create_seal(store, Seal(run=RUN, kind="rollout", iteration=number, units=()))
+    spec = RetentionSpec(rollouts=1)
+    gone = [retain(store, spec, owner, Liveness(10)).rollouts for _ in range(4)]
+    assert [len(numbers) for numbers in gone] == [20, 20, 9, 0]
+    assert [number for numbers in gone for number in numbers] == list(range(49))

@@ -78,13 +78,14 @@ def test_rows_that_cannot_be_trained_on_are_dropped_and_counted(tmp_path: Path) 
     rows: list[dict[str, object]] = [
         *sums(range(3)),
         {"question": "long " * 50, "answer": "1"},
+        {"question": "", "answer": "1"},
         {"question": "no answer", "answer": None},
         {"question": "no number", "answer": "many"},
     ]
     source = write(tmp_path / "a.jsonl", rows)
     task = load(name="dataset", source=source, base_dir=tmp_path, max_prompt_tokens=20, grader={"name": "numeric"})
     assert task.train.size == 3
-    assert task.dropped == {"prompt too long": 1, "gold missing": 1, "gold unparseable": 1}
+    assert task.dropped == {"prompt too long": 1, "prompt empty": 1, "gold missing": 1, "gold unparseable": 1}
 
 
 def test_gsm8k_rows_without_a_number_are_dropped(tmp_path: Path) -> None:

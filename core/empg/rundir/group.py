@@ -15,7 +15,7 @@ from empg.rundir import keys, records
 from empg.rundir.identity import read_identity
 from empg.rundir.owner import LearnerOwner
 from empg.rundir.plan import Record
-from empg.store.base import KeyExists, KeyMissing, Store, checked
+from empg.store.base import KeyExists, KeyMissing, Store, StoreError, checked
 
 
 class CorruptGroup(records.CorruptFile):
@@ -56,11 +56,18 @@ def publish(
     """Write a group and make it visible. One that is there already wins and is returned; `files` is then not read.
 
     `check` raises if we may publish no longer (`LearnerOwner.check`); it is called just before the manifest is created.
+    Of files that can't all be written none stays.
     `attempt` must be unique to the caller (`LearnerOwner.attempt`).
     """
     if (found := read_manifest(store, prefix)) is not None:
         return found
-    entries = {name: write_file(store, prefix, attempt, name, data) for name, data in files}
+    try:
+        entries = {name: write_file(store, prefix, attempt, name, data) for name, data in files}
+    except StoreError:
+        # On a full volume the next attempt needs the room.
+        for key in store.list(f"{prefix}/{attempt}"):
+            store.delete(key)
+        raise
     return create_manifest(store, prefix, attempt, entries, meta, check)
 
 

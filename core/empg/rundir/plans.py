@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Collection
 
 from empg.rundir import keys, records
 from empg.rundir.plan import Plan
@@ -38,20 +39,25 @@ def read_plans(store: Store, kind: keys.Kind, iteration: int) -> tuple[Plan, ...
     return tuple(found)
 
 
-def planned(store: Store, kind: keys.Kind, since: int = 0) -> list[int]:
-    """Iterations (for `eval`: policy versions) from `since` on that have a plan, ascending."""
+def planned(store: Store, kind: keys.Kind, since: int = 0, but: Collection[int] = ()) -> list[int]:
+    """Iterations (for `eval`: policy versions) from `since` on that have a plan, ascending, without those of `but`."""
     numbers = [keys.parse_number(name) for name in store.children(kind)]
     return sorted(
         number
         for number in numbers
-        if number is not None and number >= since and store.children(f"{keys.iteration_dir(kind, number)}/plan")
+        if number is not None
+        and number >= since
+        and number not in but
+        and store.children(f"{keys.iteration_dir(kind, number)}/plan")
     )
 
 
-def unsealed(store: Store, kind: keys.Kind, since: int = 0) -> list[int]:
-    """Those of `planned` that are not sealed yet."""
-    return [
-        number
-        for number in planned(store, kind, since)
-        if "seal.json" not in store.children(keys.iteration_dir(kind, number))
-    ]
+def unsealed(store: Store, kind: keys.Kind, since: int = 0, sealed: set[int] | None = None) -> list[int]:
+    """Those of `planned` that are not sealed yet.
+
+    `sealed`: numbers that are known to be, which are not looked at; those that are found to be are added.
+    """
+    known = set() if sealed is None else sealed
+    found = planned(store, kind, since, but=known)
+    known |= {number for number in found if "seal.json" in store.children(keys.iteration_dir(kind, number))}
+    return [number for number in found if number not in known]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from empg.api.storage import RetentionSpec
 from empg.rundir import keys
@@ -15,6 +15,8 @@ from empg.rundir.plans import planned, read_plans
 from empg.store.base import Store
 
 _CLOSED = ("seal.json", "result.json")
+MOST_ROLLOUTS = 20
+"""Iterations whose rollouts are removed at a time: the ranks wait meanwhile, and an edit may let go of thousands."""
 
 
 @dataclass(frozen=True)
@@ -110,6 +112,7 @@ def retain(
     removal = removable(inventory, spec)
     for record in silent:
         store.delete(keys.sampler_key(record.id))
+    removal = replace(removal, rollouts=removal.rollouts[:MOST_ROLLOUTS])
     for iteration in removal.rollouts:
         _remove_rollout(store, iteration)
     for prefix in [keys.policy_prefix(n) for n in removal.policies] + [keys.state_prefix(n) for n in removal.states]:
@@ -154,9 +157,10 @@ def _inventory(
 
 
 def _remove_rollout(store: Store, iteration: int) -> None:
-    """The seal goes last, so that no sampler takes the emptied iteration for open work."""
+    """The seal goes last, so that no sampler takes the emptied iteration for open work; before it the plan, by which an
+    iteration is found again whose removal was interrupted."""
     prefix, seal = keys.iteration_dir("rollout", iteration), keys.seal_key("rollout", iteration)
-    for key in store.list(prefix):
+    for key in sorted(store.list(prefix), key=lambda key: key.startswith(f"{prefix}/plan/")):
         if key != seal:
             store.delete(key)
     store.delete(seal)

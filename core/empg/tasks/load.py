@@ -125,7 +125,9 @@ def _finite(spec: TaskSpec, heldout: int, base_dir: Path, asker: Asker, encode: 
                 dropped["gold missing"] += 1
             elif not grader.gold_ok(example.gold):
                 dropped["gold unparseable"] += 1
-            elif len(encode(text := asker.ask(example))) > spec.max_prompt_tokens:
+            elif not (length := len(encode(text := asker.ask(example)))):
+                dropped["prompt empty"] += 1
+            elif length > spec.max_prompt_tokens:
                 dropped["prompt too long"] += 1
             else:
                 yield Problem(example.prompt_id, text, example.gold)
