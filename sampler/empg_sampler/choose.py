@@ -21,6 +21,8 @@ class OpenUnit:
     plan: Plan
     unit: Unit
     attempt: int
+    failures: int = 0
+    """Attempts at it that failed or whose holder died; perhaps it ends engines."""
 
     @property
     def sequences(self) -> int:
@@ -65,13 +67,13 @@ def in_order(board: Board, policy: int, sampler: str, *, leaving: bool = False) 
 
     Rollouts come before evaluations: the learner waits for rollouts, and evaluations fill the time in which it trains.
     `leaving`: there is a newer policy, and the evaluations of this one keep us from it; they come first then. Earlier
-    iterations come first. Within a round, samplers start at different places, so that they do not all race for the same
-    unit.
+    iterations come first, and in them what failed least. Within a round, samplers start at different places, so that
+    they do not all race for the same unit.
     """
 
-    def place(unit: OpenUnit) -> tuple[bool, int, int, bytes]:
+    def place(unit: OpenUnit) -> tuple[bool, int, int, int, bytes]:
         spread = hashlib.blake2b(f"{sampler}|{unit.unit.name}".encode(), digest_size=8).digest()
-        return (unit.plan.kind == "eval") is not leaving, unit.plan.iteration, unit.plan.round, spread
+        return (unit.plan.kind == "eval") is not leaving, unit.plan.iteration, unit.failures, unit.plan.round, spread
 
     return sorted((unit for unit in board.open if unit.plan.admits(policy)), key=place)
 

@@ -17,6 +17,8 @@ class Graders:
 
     def __init__(self) -> None:
         self._pools: dict[tuple[GraderSpec, str], GradePool] = {}
+        self._failures: dict[tuple[GraderSpec, str], Exception] = {}
+        """Why graders can't run that were found not to."""
 
     @property
     def pending(self) -> int:
@@ -30,6 +32,15 @@ class Graders:
         for key in [key for key, pool in self._pools.items() if not pool.pending]:
             self._pools.pop(key).close()
         self._pools[spec, task] = GradePool(spec, task)
+
+    def failure(self, spec: GraderSpec, task: str) -> Exception | None:
+        """Why a grader can't run, as far as its processes have told by now; they are started if they don't run."""
+        if (spec, task) not in self._failures:
+            self.prepare(spec, task)
+            if (failure := self._pools[spec, task].failure) is None:
+                return None
+            self._failures[spec, task] = failure
+        return self._failures[spec, task]
 
     def submit(self, spec: GraderSpec, task: str, answer: Answer, text: str, gold: str) -> None:
         """Queue an answer."""

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+from empg.api.load import InvalidManifest, load_run
+from empg.api.task import GraderSpec
 from empg.cluster.termination import STOPPED, leave_word
 from empg.exit_codes import OK, RETRY
 from empg.grading.process import WorkerLost
@@ -17,7 +19,7 @@ from empg.rundir.plan import Plan
 from empg.rundir.probe import echo
 from empg.rundir.specs import newest_spec
 from empg.rundir.units import commit
-from empg.store.base import StorageFull, Store, retry_when_full
+from empg.store.base import StorageFull, Store, StoreError, retry_when_full
 from empg_sampler import metrics
 from empg_sampler.choose import (
     SHORTEST_WAIT,
@@ -106,7 +108,7 @@ class Sampler:
                 self._look_at = 0.0
         except Stopped:
             pass
-        except (InvalidSpec, WorkerLost):  # of a grader: neither unit nor engine is at fault
+        except (InvalidManifest, InvalidSpec, WorkerLost, StoreError):  # no unit or engine is at fault
             self._release()
             raise
         # Not after a crash: a dead sampler's claims count as failed, so that a unit that ends engines becomes void.
@@ -136,10 +138,6 @@ class Sampler:
         for work in list(self.works.values()):
             if (work.plan.kind, work.plan.iteration) not in board.iterations:
                 self._drop(work, "sealed")
-        if self._outgrown(board):
-            log.info(OUTGROWN)
-            leave_word(OUTGROWN)
-            return RETRY
         if self.turn:
             self.turn.look(board)
         if self.rest.due():
@@ -151,7 +149,12 @@ class Sampler:
             published = set() if self.pinned else self.surveyor.policies()
             available = {version for version in published if self._refused.get(version, now) <= now}
             self._serve(board, available)
-            if not self.rest.asleep:
+            outgrown = self._outgrown(board)
+            if outgrown and not self.works:
+                log.info(OUTGROWN)
+                leave_word(OUTGROWN)
+                return RETRY
+            if not self.rest.asleep and not outgrown:
                 # A pod with one policy does not come back to its evaluations either.
                 self._claim(board, leaving=self.pinned or max(available, default=0) > self.engine.version)
         self._look_at = time.monotonic() + max(LOOK_SECONDS, (time.monotonic() - start) / LOOK_SHARE)
@@ -187,22 +190,32 @@ class Sampler:
         self._loading = None
 
     def _claim(self, board: Board, *, leaving: bool) -> None:
-        """Take units, so that the engine is busy and every sampler has its share."""
+        """Take units, so that the engine is busy and every sampler has its share.
+
+        A unit that failed before is taken alone: if it ends the engine once more, no other is lost with it.
+        """
+        if any(work.suspect for work in self.works.values()):
+            return
         version, mine = self.engine.version, len(self._generating)
         allowed = 1 - mine if self.deterministic else claims_allowed(board, version, mine, self.surveyor.samplers)
         free = self.max_sequences - self.engine.running
         for candidate in in_order(board, version, self.id, leaving=leaving):
             if allowed <= 0 or free <= 0 or self.stop.is_set():
                 return
+            if candidate.failures and self.works:
+                continue
             plan, unit, attempt = candidate.plan, candidate.unit, candidate.attempt
+            grader = self._grader(plan)
             if claim(self.store, plan, unit.name, attempt, self.id, self.incarnation, version):
                 held = Claim(sampler=self.id, incarnation=self.incarnation, policy=version)
-                self._start(Work(plan, unit, attempt, held))
+                self._start(Work(plan, unit, attempt, held, grader, suspect=candidate.failures > 0))
+                if candidate.failures:
+                    return
                 allowed -= 1
                 free -= candidate.sequences
 
     def _start(self, work: Work) -> None:
-        self.graders.prepare(work.plan.grader, work.plan.task)
+        self.graders.prepare(work.grader, work.plan.task)
         if self.deterministic:
             self.engine.forget_prefixes()
         self.works[work.key] = work
@@ -212,6 +225,13 @@ class Sampler:
             except ValueError as error:  # the engine refuses the prompt
                 self._fail(work, str(error))
                 return
+
+    def _grader(self, plan: Plan) -> GraderSpec:
+        """What grades the answers of a plan. Where the grader that it names can't run, the one of the manifest: a plan
+        never changes, so it could not be corrected otherwise."""
+        if self.manifest is None or self.graders.failure(plan.grader, plan.task) is None:
+            return plan.grader
+        return load_run(self.manifest).spec.task.grader
 
     def _ask(self, work: Work, answer: Answer) -> None:
         self.engine.add(answer.request_id, work.prompt(answer).prompt_ids, work.plan.sampling, work.seed(answer))
@@ -239,7 +259,7 @@ class Sampler:
             work.completions[answer.prompt, answer.sample] = completion
             metrics.TOKENS.inc(len(completion.token_ids))
             prompt = work.prompt(answer)
-            self.graders.submit(work.plan.grader, work.plan.task, answer, completion.text, prompt.gold)
+            self.graders.submit(work.grader, work.plan.task, answer, completion.text, prompt.gold)
         elif answer.tried + 1 < TRIES:
             metrics.RETRIES.inc()
             log.warning("%s: an answer ended with %r; asking again", work.name, completion.finish_reason)
@@ -256,6 +276,8 @@ class Sampler:
                 work.grades[answer.prompt, answer.sample] = grade
                 metrics.ANSWERS.labels(grade.verdict).inc()
         metrics.GRADES_PENDING.set(self.graders.pending)
+        if self.graders.pending:
+            self.pulse.advance()  # each ends within its own limit, which may be longer than a lease
         return bool(grades)
 
     def _commit(self) -> bool:
@@ -280,7 +302,7 @@ class Sampler:
         for work in list(self.works.values()):
             try:
                 release(self.store, work.plan, work.unit.name, work.attempt, work.claim)
-            except StorageFull as error:
+            except StoreError as error:
                 log.error("%s is not released: %s", work.name, error)
             self._drop(work, "released")
 
@@ -298,13 +320,14 @@ class Sampler:
         return [work.plan for work in self.works.values() if work.asked]
 
     def _outgrown(self, board: Board) -> bool:
-        """Whether a live edit asks for longer sequences than the engine was built for."""
+        """Whether a live edit asks for longer sequences than the engine was built for: what is in hand is finished, and
+        nothing more is claimed."""
 
         def longest(unit: OpenUnit) -> int:
             return max(len(prompt.prompt_ids) for prompt in unit.unit.prompts) + unit.plan.sampling.max_tokens
 
         units = [unit for unit in board.open if unit.plan.admits(self.engine.version)]
-        if self.works or all(longest(unit) <= self.engine.model_length for unit in units):
+        if all(longest(unit) <= self.engine.model_length for unit in units):
             return False
         newest = newest_spec(self.store)
         return newest is not None and newest[1].model_length > self.engine.model_length

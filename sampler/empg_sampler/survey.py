@@ -67,6 +67,7 @@ class Surveyor:
         self._peers_read = float("-inf")
         self._since: dict[keys.Kind, int] = dict.fromkeys(KINDS, 0)
         """Iterations before are all sealed."""
+        self._sealed: dict[keys.Kind, set[int]] = {kind: set() for kind in KINDS}
         self._plans: dict[tuple[keys.Kind, int], tuple[Plan, ...]] = {}
         self._published: set[int] = set()
 
@@ -86,7 +87,7 @@ class Surveyor:
         held: list[Plan] = []
         seen: set[tuple[str, int]] = set()
         for kind in KINDS:
-            iterations = unsealed(self._store, kind, self._since[kind])
+            iterations = unsealed(self._store, kind, self._since[kind], self._sealed[kind])
             self._since[kind] = min(iterations, default=self._since[kind])
             for iteration in iterations:
                 seen.add((kind, iteration))
@@ -96,7 +97,7 @@ class Surveyor:
                     for unit in plan.units:
                         status = statuses[unit.name]
                         if status.state == "open":
-                            opened.append(OpenUnit(plan, unit, status.attempt))
+                            opened.append(OpenUnit(plan, unit, status.attempt, status.failures))
                         elif status.state == "held":
                             held.append(plan)
         self._plans = {key: plans for key, plans in self._plans.items() if key[1] >= self._since[key[0]]}

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, cast
 
+from empg.api.task import GraderSpec
 from empg.rundir.plan import Plan, PlannedPrompt, Unit, sample_seed
 from empg.rundir.status import Claim
 from empg.trajectory import Trajectory
@@ -54,6 +55,10 @@ class Work:
     unit: Unit
     attempt: int
     claim: Claim
+    grader: GraderSpec
+    """What grades its answers."""
+    suspect: bool = False
+    """An attempt at it failed before."""
     asked: dict[tuple[int, int], Answer] = field(default_factory=dict)
     """What the engine is at work on, by index of the prompt in the unit and of the sample."""
     completions: dict[tuple[int, int], Completion] = field(default_factory=dict)

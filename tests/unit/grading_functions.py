@@ -72,3 +72,9 @@ def environment(text: str, gold: str) -> float:
 
 
 not_callable = 18
+
+
+def slow(text: str, gold: str) -> float:
+    """Take a while."""
+    time.sleep(1.5)
+    return 1.0

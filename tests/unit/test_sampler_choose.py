@@ -69,6 +69,14 @@ def test_samplers_start_at_different_units() -> None:
     assert orders["a"] == [unit.unit.name for unit in in_order(seen, 3, "a")]
 
 
+def test_what_failed_least_comes_first() -> None:
+    """So that units that ended with a sampler are not all lost with the next ones."""
+    plan = rollout(3, units=4)
+    failures = {unit.name: number for unit, number in zip(plan.units, (2, 0, 1, 0), strict=True)}
+    seen = Board(tuple(OpenUnit(plan, unit, 2, failures[unit.name]) for unit in plan.units), (), frozenset())
+    assert [failures[unit.unit.name] for unit in in_order(seen, 3, "a")] == [0, 0, 1, 2]
+
+
 @pytest.mark.parametrize(
     ("opened", "held", "mine", "samplers", "expected"),
     [

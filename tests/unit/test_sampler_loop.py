@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,12 +15,14 @@ import pytest
 from prometheus_client import REGISTRY
 from rundir_samples import a_plan, new_run
 
+from empg.api.run import RunSpec
 from empg.api.task import GraderSpec
 from empg.exit_codes import RETRY
 from empg.rundir.claims import survey
-from empg.rundir.heartbeat import Liveness
+from empg.rundir.heartbeat import Liveness, read_records
 from empg.rundir.plan import Plan, Sampling
 from empg.rundir.plans import create_plan
+from empg.rundir.specs import write_spec
 from empg.rundir.status import UnitStatus
 from empg.rundir.units import read_unit
 from empg.store.posix import PosixStore
@@ -89,20 +92,23 @@ def a_sampler(
     stop: threading.Event,
     max_sequences: int = 16,
     health: Health | None = None,
+    incarnation: str = "a1",
+    lease_seconds: float = 60.0,
+    manifest: Path | None = None,
 ) -> Sampler:
     return Sampler(
         store=store,
         engine=engine,  # type: ignore[arg-type]
         graders=graders,
         pulse=pulse,
-        surveyor=Surveyor(store, "a", 60.0),
+        surveyor=Surveyor(store, "a", lease_seconds),
         id="a",
-        incarnation="a1",
+        incarnation=incarnation,
         max_sequences=max_sequences,
         deterministic=False,
         rest=Rest(store, pulse, shared=False),
         pinned=True,
-        manifest=None,
+        manifest=manifest,
         health=health or Health(),
         turn=None,
         stop=stop,
@@ -110,14 +116,22 @@ def a_sampler(
 
 
 def sampled(
-    store: PosixStore, graders: Graders, engine: ScriptedEngine, plan: Plan, max_sequences: int = 16
+    store: PosixStore,
+    graders: Graders,
+    engine: ScriptedEngine,
+    plan: Plan,
+    max_sequences: int = 16,
+    lease_seconds: float = 60.0,
+    manifest: Path | None = None,
 ) -> list[UnitStatus]:
     """What became of the units of a plan."""
     create_plan(store, plan)
     stop, ended = threading.Event(), list[int]()
     pulse = Pulse(store, "a", "a1")
     with pulse:
-        sampler = a_sampler(store, graders, engine, pulse, stop, max_sequences)
+        sampler = a_sampler(
+            store, graders, engine, pulse, stop, max_sequences, lease_seconds=lease_seconds, manifest=manifest
+        )
         thread = threading.Thread(target=lambda: ended.append(sampler.run()))
         thread.start()
         liveness, deadline = Liveness(60), time.monotonic() + 60
@@ -133,6 +147,18 @@ def sampled(
             thread.join()
     assert ended == [RETRY]
     return list(found.values())
+
+
+def longer(max_tokens: int) -> RunSpec:
+    """A spec whose sequences have room for so many tokens of an answer."""
+    return RunSpec.model_validate(
+        {
+            "model": {"name": "m"},
+            "task": {"name": "dataset", "source": "x.jsonl", "max_prompt_tokens": 16, "grader": {"name": "exact"}},
+            "em": {"iterations": 9},
+            "sampler": {"max_tokens": max_tokens},
+        }
+    )
 
 
 def test_an_answer_that_ends_with_an_error_is_asked_for_again(store: PosixStore, graders: Graders) -> None:
@@ -223,3 +249,99 @@ def test_a_step_that_hangs_is_told_from_a_storage_that_stalls(store: PosixStore,
     with Pulse(store, "a", "a1") as pulse:
         assert a_sampler(slow, graders, Engine(), pulse, stop, health=health).run() == RETRY
     assert (in_step, after) == ([False], [True])
+
+
+def test_a_grader_that_can_not_run_is_corrected_in_the_manifest(
+    store: PosixStore, graders: Graders, tmp_path: Path
+) -> None:
+    """Its plan names it for good, and no answer was graded by it."""
+    manifest = tmp_path / "run.json"
+    grader = {"name": "exact", "workers": 1}
+    spec = {"model": {"name": "m"}, "task": {"name": "dataset", "source": "x.jsonl", "grader": grader}}
+    run = {"apiVersion": "empg.dev/v1alpha1", "kind": "EMPGRun", "metadata": {"name": "demo"}}
+    manifest.write_text(json.dumps({**run, "spec": {**spec, "em": {"iterations": 9}}}))
+    bad = GraderSpec(name="function", function="no_such_module:grade", workers=1)
+    plan = a_plan(2, grader=bad)
+    while graders.failure(bad, plan.task) is None:  # as while an engine starts
+        time.sleep(0.05)
+    found = sampled(store, graders, ScriptedEngine(), plan, manifest=manifest)
+    assert [(unit.state, unit.attempt) for unit in found] == [("committed", 0)] * 2
+    rows, _ = read_unit(store, plan, plan.units[0].name, 0)
+    assert [row.reward for row in rows] == [1.0] * 4
+
+
+def test_a_grader_may_take_longer_than_a_lease(store: PosixStore, graders: Graders) -> None:
+    grader = GraderSpec(name="function", function="grading_functions:slow", workers=2, timeout_seconds=30)
+    [status] = sampled(store, graders, ScriptedEngine(), a_plan(1, grader=grader), lease_seconds=0.5)
+    assert (status.state, status.attempt, status.failures) == ("committed", 0, 0)
+    assert len(store.list("rollout/000003/claims")) == 1
+
+
+class Poisoned(ScriptedEngine):
+    """Ends with the first step that has a certain unit."""
+
+    def step(self) -> list[Completion]:
+        if any(Answer.parse(name).unit == "00-0001" for name in self.queue):
+            raise RuntimeError("CUDA error: device-side assert")
+        return super().step()
+
+
+def test_a_unit_that_ends_engines_takes_no_other_with_it(store: PosixStore, graders: Graders) -> None:
+    plan = a_plan(4, attempts=3)
+    create_plan(store, plan)
+    liveness, found, lives = Liveness(60), dict[str, UnitStatus](), 0
+
+    def settled() -> bool:
+        liveness.observe(read_records(store))
+        found.update(survey(store, [plan], liveness))
+        return all(unit.state in ("committed", "void") for unit in found.values())
+
+    while lives == 0 or not settled():
+        lives += 1
+        assert lives < 12, found
+        with Pulse(store, "a", f"a{lives}") as pulse:
+            sampler = a_sampler(store, graders, Poisoned(), pulse, threading.Event(), incarnation=f"a{lives}")
+            with suppress(RuntimeError):
+                deadline = time.monotonic() + 60
+                while not settled():
+                    assert time.monotonic() < deadline, found
+                    assert sampler._see() is None
+                    sampler._generate()
+                    sampler._grade()
+                    sampler._commit()
+    states = {name: unit.state for name, unit in found.items()}
+    assert states == {"00-0000": "committed", "00-0001": "void", "00-0002": "committed", "00-0003": "committed"}
+
+
+def test_nothing_is_claimed_that_is_too_long_for_the_engine(store: PosixStore, graders: Graders) -> None:
+    """A live edit asks for longer answers, and units of the iteration before are in hand."""
+    write_spec(store, 0, longer(8))
+    first, second = a_plan(1), a_plan(2, iteration=4, sampling=Sampling(temperature=1, top_p=1, top_k=0, max_tokens=90))
+    create_plan(store, first)
+    lasts = [True]
+
+    class Short(ScriptedEngine):
+        def add(self, request_id: str, prompt_ids: tuple[int, ...], sampling: Sampling, seed: int) -> None:
+            if sampling.max_tokens > self.model_length:
+                raise ValueError("too long")
+            super().add(request_id, prompt_ids, sampling, seed)
+
+    with Pulse(store, "a", "a1") as pulse:
+        sampler = a_sampler(store, graders, Short(lasts=lambda answer: lasts[0]), pulse, threading.Event())
+        assert sampler._see() is None
+        assert sampler.engine.running == 4
+        write_spec(store, 1, longer(90))
+        create_plan(store, second)
+        for _ in range(5):
+            assert sampler._see() is None
+            sampler._generate()
+        lasts.clear()
+        lasts.append(False)
+        while sampler.works:
+            sampler._generate()
+            sampler._grade()
+            sampler._commit()
+        assert sampler._see() == RETRY
+    assert [unit.state for unit in survey(store, [first], Liveness(60)).values()] == ["committed"]
+    found = survey(store, [second], Liveness(60)).values()
+    assert [(unit.state, unit.failures) for unit in found] == [("open", 0)] * 2

@@ -184,3 +184,26 @@ def test_a_run_that_was_given_more_iterations_is_not_finished(tmp_path: Path, it
     }
     store.put(keys.MANIFEST, json.dumps(manifest).encode())
     assert finished(store) is over
+
+
+def test_iterations_that_are_known_to_be_sealed_are_not_looked_at_again(tmp_path: Path) -> None:
+    """There may be thousands, and none that is open for as long as an evaluation lasts."""
+    looks = []
+
+    class Counting(PosixStore):
+        def children(self, prefix: str) -> list[str]:
+            looks.append(prefix)
+            return list(super().children(prefix))
+
+    store = Counting(new_run(tmp_path).root)
+    surveyor = Surveyor(store, "a", 60)
+    for number in range(20):
+        plan = a_plan(iteration=number, kind="eval", min_policy=number, max_policy=number)
+        create_plan(store, plan)
+        create_seal(store, seal(plan))
+    for open_iterations in (0, 0, 1):
+        if open_iterations:
+            create_plan(store, a_plan(iteration=20, kind="eval", min_policy=20, max_policy=20))
+        looks.clear()
+        assert len(surveyor.board().iterations) == open_iterations
+    assert not [prefix for prefix in looks if prefix.startswith("eval/") and not prefix.startswith("eval/000020")]

@@ -10,7 +10,7 @@ from empg_sampler.work import Answer, Work
 
 
 def a_work(plan: Plan) -> Work:
-    return Work(plan, plan.units[0], 1, Claim(sampler="a", incarnation="1", policy=2))
+    return Work(plan, plan.units[0], 1, Claim(sampler="a", incarnation="1", policy=2), plan.grader)
 
 
 def completion(answer: Answer, *, reason: str = "stop", logprob: float = -1.0) -> Completion:

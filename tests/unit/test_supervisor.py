@@ -128,6 +128,9 @@ def test_an_edit_of_replicas_starts_and_stops_samplers(tmp_path: Path, monkeypat
         supervisor.take_edit()
         tend(supervisor, lambda: names() == ["sampler-0", "sampler-1"])
         assert threads() == [max(1, cores() // 2)] * 2
+        # What a user corrects in the manifest counts at the next start, though an iteration has the old spec.
+        manifests = [child.command[child.command.index("--spec") + 1] for child in supervisor.children]
+        assert manifests == [str(supervisor.root / "manifest.json")] * 2
         stays, goes = supervisor.children
         supervisor.take_edit()
         again = cores() > 1

@@ -62,6 +62,15 @@ class GradePool:
         """Answers submitted whose grades `poll` has not returned yet."""
         return self._pending
 
+    @property
+    def failure(self) -> Exception | None:
+        """Why the workers can't grade, as far as is known; `poll` raises it once answers are pending."""
+        if self._failure is None and self._pending == 0 and not self._done.empty():
+            finished = self._done.get()
+            assert isinstance(finished, Exception), "grades are of pending answers"
+            self._failure = finished
+        return self._failure
+
     def submit(self, key: Hashable, text: str, gold: str) -> None:
         """Queue an answer; `poll` returns its grade under `key`."""
         assert not self._closed, "submit to a closed pool"

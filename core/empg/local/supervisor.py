@@ -21,6 +21,7 @@ from empg.local.child import Child, program, stop
 from empg.local.prepare import refused_edit, write_manifest
 from empg.local.resources import Shares, share_out
 from empg.local.restarts import End, Leave, RestartBudget, Role, after_exit
+from empg.rundir import keys
 from empg.rundir.metrics import newest_iteration
 from empg.rundir.progress import read_progress, write_progress
 from empg.store.base import Store, StoreError
@@ -176,7 +177,8 @@ class Supervisor:
 
     def _sampler(self, shares: Shares, index: int) -> Child:
         name = f"sampler-{index}"
-        command = program("empg_sampler.main", str(self.root), "--id", name)
+        manifest = str(self.root / keys.MANIFEST)  # what is wrong in it can be corrected there
+        command = program("empg_sampler.main", str(self.root), "--id", name, "--spec", manifest)
         port = self.run.spec.sampler.metrics_port
         if port:
             command += ["--metrics-port", str(port + index)]
