@@ -46,13 +46,16 @@ class Evaluations:
         return min(scored, key=lambda policy: (-scored[policy], policy), default=None)
 
     def plan(self, spec: RunSpec, policy: int, last: bool) -> None:
-        """Plan the evaluation of a policy if it is due and not planned yet. ``last``: no further one will come."""
+        """Plan what is lacking of the evaluation of a policy if it is due. ``last``: no further one will come."""
         due = evaluation_due(spec, policy) or (last and spec.evaluation.prompts > 0)
-        if not due or not self._task.heldout or policy in self._open or policy in self.results:
+        if not due or not self._task.heldout or policy in self.results:
             return
-        for plan in plan_evaluation(spec, self._uid, policy, self._task):
+        planned = {plan.round for plan in self._open[policy].plans} if policy in self._open else set()
+        lacking = [plan for plan in plan_evaluation(spec, self._uid, policy, self._task) if plan.round not in planned]
+        for plan in lacking:
             create_plan(self._store, plan)
-        self._open[policy] = self._watch(policy)
+        if lacking:
+            self._open[policy] = self._watch(policy)
 
     def collect(self) -> None:
         """Record the evaluations whose units are complete."""
@@ -64,14 +67,14 @@ class Evaluations:
                 if not watch.complete:
                     continue
                 rollout = watch.close()
-            self._record(score(policy, watch.plans, rollout, missing=False))
+            self._record(score(policy, watch.plans, rollout))
 
     def give_up(self) -> None:
         """Record the outstanding evaluations as missing; samplers then leave them alone."""
         for policy in self.outstanding:
             watch = self._open[policy]
             logger.warning("evaluation of policy %d is missing %d units", policy, watch.total - watch.settled)
-            self._record(score(policy, watch.plans, watch.close(), missing=True))
+            self._record(score(policy, watch.plans, watch.close(missing=True)))
 
     def progress(self) -> tuple[int, int]:
         """Units settled, and all units, of the outstanding evaluations."""
@@ -102,7 +105,7 @@ class Evaluations:
             )
 
 
-def score(policy: int, plans: Sequence[Plan], rollout: Rollout, missing: bool) -> EvaluationResult:
+def score(policy: int, plans: Sequence[Plan], rollout: Rollout) -> EvaluationResult:
     """Accuracy in the greedy round and in the sampled one, over all answers that were asked for."""
     rounds = {unit.name: plan.round for plan in plans for unit in plan.units}
     asked: Counter[int] = Counter()
@@ -112,7 +115,7 @@ def score(policy: int, plans: Sequence[Plan], rollout: Rollout, missing: bool) -
     right = Counter(rounds[row.unit] for row in rollout.rows if row.verdict is Verdict.CORRECT)
 
     def accuracy(number: int) -> float | None:
-        return None if missing or not graded[number] else right[number] / asked[number]
+        return None if rollout.seal.missing or not graded[number] else right[number] / asked[number]
 
     return EvaluationResult(
         policy=policy,
@@ -120,5 +123,5 @@ def score(policy: int, plans: Sequence[Plan], rollout: Rollout, missing: bool) -
         average=accuracy(1),
         prompts=graded[0],
         ungraded=asked.total() - graded.total(),
-        missing=missing,
+        missing=rollout.seal.missing,
     )

@@ -88,8 +88,11 @@ class UnitWatch:
             self._accepted[name] = (sealed, rows)
         self._void = tuple(void)
 
-    def close(self) -> Rollout:
-        """Seal what was accepted; all other units are void. If a seal exists already, its data is what counts."""
+    def close(self, missing: bool = False) -> Rollout:
+        """Seal what was accepted; all other units are void. If a seal exists already, its data is what counts.
+
+        ``missing``: it is an evaluation that met its deadline.
+        """
         first = self.plans[0]
         names = [unit.name for plan in self.plans for unit in plan.units]
         seal = Seal(
@@ -98,6 +101,7 @@ class UnitWatch:
             iteration=first.iteration,
             units=tuple(self._accepted[name][0] for name in names if name in self._accepted),
             void=tuple(name for name in names if name not in self._accepted),
+            missing=missing,
         )
         found = create_seal(self._store, seal)
         if found != seal:

@@ -32,6 +32,8 @@ class Seal(Record):
     units: tuple[SealedUnit, ...]
     void: tuple[str, ...] = ()
     """Units that count as failed, or as missing in an evaluation that met its deadline."""
+    missing: bool = False
+    """The evaluation met its deadline."""
 
 
 def create_seal(store: Store, seal: Seal) -> Seal:
