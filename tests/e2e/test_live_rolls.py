@@ -41,6 +41,9 @@ def test_a_run_reaches_its_end(release: LiveCluster, namespace: str, strategy: s
     assert all(time > 0 for time in times)
     # In place the pods stay; else every policy that is sampled on has its own.
     assert len(pods) == SAMPLERS if strategy == "InPlace" else len(pods) > SAMPLERS
+    holders = [set(first_claims(run.store(), version)) for version in range(iterations)]
+    assert all(holders)
+    assert strategy == "InPlace" or sum(map(len, holders)) == len(set().union(*holders))
     assert run.status()["restarts"] == 0
     run.kubectl("delete", "empgrun", run.name)
 
@@ -48,9 +51,14 @@ def test_a_run_reaches_its_end(release: LiveCluster, namespace: str, strategy: s
 def taken(store: PosixStore, version: int) -> float:
     """Seconds from the publication of a policy until every sampler at work had begun a unit with it."""
     published = (store.root / keys.group_manifest(keys.policy_prefix(version))).stat().st_mtime
+    return max(first_claims(store, version).values()) - published
+
+
+def first_claims(store: PosixStore, version: int) -> dict[str, float]:
+    """When each sampler that did began its first unit of an iteration, in seconds since the epoch."""
     claims = f"{keys.iteration_dir('rollout', version)}/claims"
     first: dict[str, float] = {}
     for name in store.children(claims):
         sampler, claimed = read(store, f"{claims}/{name}", Claim).sampler, (store.root / claims / name).stat().st_mtime
         first[sampler] = min(claimed, first.get(sampler, claimed))
-    return max(first.values()) - published
+    return first

@@ -1,5 +1,6 @@
 """How samplers come by a policy, and which of them are deleted."""
 
+import copy
 from typing import Any
 
 import pytest
@@ -170,6 +171,20 @@ def test_a_rolling_update_replaces_the_template_and_in_place_does_not() -> None:
         child = steps.children["Deployment", names.sampler_deployment("demo")]
         arguments = child["spec"]["template"]["spec"]["containers"][0]["args"]
         assert [each for each in arguments[-2:] if each in ("--policy", "4")] == argument
+
+
+def test_the_first_pods_of_a_run_are_not_replaced_when_its_first_policy_is_told() -> None:
+    steps = Steps({"sampler": {"rollStrategy": "RollingUpdate"}})
+    steps.settle()
+    steps.replace_job(1, ready=1)
+    steps.settle()
+    steps.roll_out()
+    before = copy.deepcopy(steps.children["Deployment", names.sampler_deployment("demo")]["spec"]["template"])
+    assert before["spec"]["containers"][0]["args"][-2:] == ["--policy", "0"]
+    steps.report(progress=progress(policyVersion=0))
+    steps.settle()
+    assert steps.status()["rolledPolicy"] == 0
+    assert steps.children["Deployment", names.sampler_deployment("demo")]["spec"]["template"] == before
 
 
 def test_laggards_go_one_by_one() -> None:

@@ -112,7 +112,8 @@ def _deployment(
         sampler.template,
         course.samplers,
         sampler.revision,
-        policy=course.roll.policy if situation.spec.sampler.roll_strategy == "RollingUpdate" else None,
+        # A new run's first policy is 0: pods that say so need not be replaced when the learner tells of it.
+        policy=(course.roll.policy or 0) if situation.spec.sampler.roll_strategy == "RollingUpdate" else None,
         attempt=_attempt(situation, course) if situation.alternate else None,
     )
     applied = standing.repair(wanted, observed)
