@@ -50,6 +50,7 @@ def export(store: Store, version: int, directory: Path) -> None:
     if manifest is None:  # retention was faster
         raise KeyMissing(keys.group_manifest(prefix))
     for name in manifest.files:
+        data = read_file(store, prefix, manifest, name)  # first: it refuses names that lead elsewhere
         path = directory / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(read_file(store, prefix, manifest, name))
+        path.write_bytes(data)
