@@ -52,7 +52,7 @@ test: lint
 	-$(BIN)/python hack/tools.py build
 	@echo "What fails is tried once more, and told: on a busy machine a wait for other processes may run out."
 	$(BIN)/python -m pytest --reruns 1 -rR --durations=20 -n 2 tests/unit
-	$(BIN)/python -m pytest --reruns 1 -rR --durations=30 -n 2 --dist loadfile tests/integration
+	$(BIN)/python -m pytest --reruns 1 -rR --durations=30 tests/integration
 	$(BIN)/python -m pytest --reruns 1 -rR --durations=30 -n 2 --dist loadfile tests/cluster
 
 # What `make test` leaves out: the same claims at more moments, for longer and with more processes.

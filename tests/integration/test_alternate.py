@@ -44,7 +44,7 @@ def samplers_turn(store):
             time.sleep(0.05)
 
 
-@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize("processes", [1, pytest.param(2, marks=pytest.mark.exhaustive)])
 def test_turns_lead_to_the_very_weights_of_a_run_at_once(tmp_path, processes):
     changes = {"sampler": {"rollStrategy": "Alternate"}, "learner": {"processes": processes}, "em": {"iterations": 2}}
     calm, run = ClusterRun(tmp_path / "calm", **changes), ClusterRun(tmp_path / "turns", **changes)
