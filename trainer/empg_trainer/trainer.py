@@ -90,7 +90,7 @@ class Trainer:
         engine, owner = self.engine, self._owner
         weights = trained_weights(engine, dtype)
         files = policy_files(engine.model, weights, engine.shapes, dtype, self._assets, write=owner is not None)
-        if owner is None:
+        if owner is None or self.trouble is not None:  # on a full volume each write waits a minute for room
             _exhaust(files)
             return False
         published = read_manifest(self._store, keys.policy_prefix(version))
@@ -110,7 +110,11 @@ class Trainer:
         """
         self.settle()
         owner = self._owner
-        wanted = owner is not None and read_manifest(self._store, keys.state_prefix(iteration)) is None
+        wanted = (
+            owner is not None
+            and self.trouble is None
+            and read_manifest(self._store, keys.state_prefix(iteration)) is None
+        )
         copy = snapshot(self.engine, keep=wanted)
         self._leave_room()
         if owner is not None and wanted:
