@@ -206,6 +206,32 @@ def test_a_read_that_turned_stale_is_made_again(store, monkeypatch):
     assert store.get("key") == b"1"
 
 
+def test_a_listing_that_turned_stale_is_made_again(store, monkeypatch):
+    store.put("below/key", b"1")
+    real_scan, failures = os.scandir, iter([True, True, False, True, False])
+
+    def stale(path: Path) -> object:
+        if next(failures):
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+        return real_scan(path)
+
+    monkeypatch.setattr(os, "scandir", stale)
+    assert store.list("") == ["below/key"]
+
+
+@pytest.mark.parametrize("look", ["list", "get"])
+def test_what_stays_stale_is_told_with_its_remedy(store, monkeypatch, look):
+    store.put("below/key", b"1")
+
+    def stale(*args: object, **kwargs: object) -> object:
+        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+
+    monkeypatch.setattr("builtins.open", stale)
+    monkeypatch.setattr(os, "scandir", stale)
+    with pytest.raises(StoreError, match=r"below.* stays stale: unmount"):
+        getattr(store, look)("below/key" if look == "get" else "below")
+
+
 @pytest.fixture
 def volume(tmp_path: Path):
     with small_volume(tmp_path) as path:

@@ -16,6 +16,7 @@ from empg.store.base import KeyExists, KeyMissing, Names, StorageFull, StoreErro
 _TRIES = 20
 FULL = (errno.ENOSPC, errno.EDQUOT)
 """Errors that mean StorageFull."""
+_STAYS_STALE = "{} stays stale: unmount and mount the NFS volume again"
 
 
 class PosixStore:
@@ -72,9 +73,8 @@ class PosixStore:
                 raise KeyMissing(key) from None
             except StoreError as error:
                 # On NFS a file that is replaced while it is read turns stale; its successor is there.
-                if not isinstance(error.__cause__, OSError) or error.__cause__.errno != errno.ESTALE:
-                    raise
-        raise StoreError(f"{path} stays stale: unmount and mount the NFS volume again")
+                _only_stale(error)
+        raise StoreError(_STAYS_STALE.format(path))
 
     def list(self, prefix: str) -> Names:
         top = self._below(prefix)
@@ -166,12 +166,21 @@ def _sync_directory(path: Path) -> None:
 
 
 def _scan(top: Path) -> list[os.DirEntry[str]]:
-    with _named(top):
+    for _ in range(_TRIES):
         try:
-            with os.scandir(top) as entries:
+            with _named(top), os.scandir(top) as entries:
                 return list(entries)
         except FileNotFoundError:
             return []
+        except StoreError as error:
+            _only_stale(error)  # Removed while it was listed, on NFS.
+    raise StoreError(_STAYS_STALE.format(top))
+
+
+def _only_stale(error: StoreError) -> None:
+    """Raise an error of the storage again, but for what another try may mend."""
+    if not isinstance(error.__cause__, OSError) or error.__cause__.errno != errno.ESTALE:
+        raise error
 
 
 def _files(top: Path, temporary: bool = False) -> Iterator[Path]:
