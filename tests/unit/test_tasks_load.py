@@ -182,6 +182,21 @@ def test_arithmetic_that_is_too_long_is_refused_at_load_time() -> None:
         load(name="arithmetic", max_prompt_tokens=40)
 
 
+def test_a_rare_arithmetic_prompt_that_is_too_long_is_drawn_again() -> None:
+    free = load(name="arithmetic").train
+    rare = free.prompt(300)
+
+    def long_for_one(text: str) -> list[int]:
+        return encode(text) * 50 if text == rare.prompt else encode(text)
+
+    spec = TaskSpec(name="arithmetic")
+    bounded = load_task(spec, seed=0, heldout=0, base_dir=DATA, encode=long_for_one, chat=None).train
+    other = bounded.prompt(300)
+    assert other.prompt_id == rare.prompt_id
+    assert other.prompt != rare.prompt
+    assert bounded.prompt(299) == free.prompt(299)
+
+
 def as_chat(messages: list[dict[str, str]]) -> str:
     return "".join(f"<{message['role']}>{message['content']}" for message in messages) + "<assistant>"
 

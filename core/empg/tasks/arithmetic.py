@@ -109,9 +109,9 @@ class Arithmetic:
     purpose: Purpose
     levels: tuple[int, ...] = DEFAULT_LEVELS
 
-    def example(self, index: int) -> Example:
-        """The problem at `index`; its column `solution` is the reference solution."""
-        rng = Random(_hash(f"{self.seed}|{self.purpose}|{index}"))
+    def example(self, index: int, draw: int = 0) -> Example:
+        """The problem at `index`, or one that takes its place; its column `solution` is the reference solution."""
+        rng = Random(_hash(f"{self.seed}|{self.purpose}|{index}" + (f"|{draw}" if draw else "")))
         level = _choose(rng, self.levels)
         template = _choose(rng, TEMPLATES[level])
         while True:

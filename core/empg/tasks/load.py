@@ -28,6 +28,8 @@ DATA_SETS = {"gsm8k": GSM8K, "math": MATH, "dataset": ANY_ROWS}
 
 PROBED = 256
 """Problems of an endless task whose prompts are measured when it is loaded."""
+DRAWS = 100
+"""Problems that are drawn for one index of an endless task until a prompt is short enough."""
 
 
 @dataclass(frozen=True)
@@ -61,18 +63,19 @@ class EndlessSource:
         """There is no last prompt."""
         return
 
-    def prompt(self, index: int) -> PlannedPrompt:
-        """The prompt at `index`. ValueError when it is too long: there is no row to leave out."""
-        example = self.problems.example(index)
-        assert example.gold is not None, "a synthetic problem has an answer"
-        planned = Problem(example.prompt_id, self.asker.ask(example), example.gold).planned(self.encode)
-        length = len(planned.prompt_ids)
-        if length > self.max_tokens:
-            raise ValueError(
-                f"task.maxPromptTokens ({self.max_tokens}) is below the {length} tokens of a prompt of "
-                "task.name: arithmetic; raise it or shorten task.template"
-            )
-        return planned
+    def prompt(self, index: int, draws: int = DRAWS) -> PlannedPrompt:
+        """The prompt at `index`, drawn again while it is too long. ValueError when all draws are."""
+        for draw in range(draws):
+            example = self.problems.example(index, draw)
+            assert example.gold is not None, "a synthetic problem has an answer"
+            planned = Problem(example.prompt_id, self.asker.ask(example), example.gold).planned(self.encode)
+            length = len(planned.prompt_ids)
+            if length <= self.max_tokens:
+                return planned
+        raise ValueError(
+            f"task.maxPromptTokens ({self.max_tokens}) is below the {length} tokens of a prompt of "
+            "task.name: arithmetic; raise it or shorten task.template"
+        )
 
 
 def load_task(spec: TaskSpec, *, seed: int, heldout: int, base_dir: Path, encode: Encode, chat: Chat | None) -> Task:
@@ -99,7 +102,7 @@ def _endless(spec: TaskSpec, seed: int, heldout: int, asker: Asker, encode: Enco
 
     train = source("train")
     for index in range(PROBED):
-        train.prompt(index)
+        train.prompt(index, draws=1)  # One so early means many, which nobody wants to be left out.
     # A few of many drawn problems coincide; each is to be evaluated once.
     distinct: dict[str, PlannedPrompt] = {}
     drawn = map(source("heldout").prompt, range(100 * heldout))
