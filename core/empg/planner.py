@@ -5,24 +5,29 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
+from empg.api.knobs import COMPARES_GROUP, USES_RATIO, any_met
+from empg.api.objective import ObjectiveSpec
 from empg.api.run import RunSpec
 from empg.rundir.plan import Plan, PlannedPrompt, Sampling, Unit
 from empg.tasks.order import prompt_indices
 from empg.tasks.source import Task
 
 
-def plan_rollout(spec: RunSpec, uid: str, iteration: int, task: Task) -> Plan:
+def plan_rollout(spec: RunSpec, uid: str, iteration: int, task: Task, before: Plan | None) -> Plan:
     """Round 0 of iteration `iteration`: `em.promptsPerIteration` prompts, cut into units.
 
-    Where an epoch of a small task ends inside the iteration a prompt may come twice; each occurrence is a prompt of its
-    own (`<id>#2`), with its own answers.
+    They follow those of the plan of the iteration `before` (None: it is the first), whatever edits there were. Where an
+    epoch of a small task ends inside the iteration a prompt may come twice; each occurrence is a prompt of its own
+    (`<id>#2`), with its own answers.
     """
-    indices = prompt_indices(spec.em.seed, iteration, spec.em.prompts_per_iteration, task.train.size)
+    first = before.end if before else 0
+    indices = prompt_indices(spec.em.seed, first, spec.em.prompts_per_iteration, task.train.size)
     return Plan(
         run=uid,
         kind="rollout",
         iteration=iteration,
         round=0,
+        first=first,
         min_policy=max(0, iteration - spec.em.max_staleness),
         seed=spec.em.seed,
         samples=spec.em.samples_per_prompt,
@@ -37,6 +42,15 @@ def plan_rollout(spec: RunSpec, uid: str, iteration: int, task: Task) -> Plan:
         grader=spec.task.grader,
         task=spec.task.name,
         units=_units(0, _told_apart([task.train.prompt(index) for index in indices]), spec.em.prompts_per_unit),
+    )
+
+
+def fits(objective: ObjectiveSpec, plan: Plan) -> bool:
+    """Whether the answers of a plan are such as an objective can be trained on: the rules of a spec, for a plan that
+    was made before an edit."""
+    truncated = plan.sampling.top_p < 1 or plan.sampling.top_k > 0
+    return not (truncated and any_met(USES_RATIO, objective)) and not (
+        plan.samples < 2 and any_met(COMPARES_GROUP, objective)
     )
 
 

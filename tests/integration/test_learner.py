@@ -14,7 +14,9 @@ from empg.rundir.evaluations import read_results
 from empg.rundir.final import read_final
 from empg.rundir.group import policies, states
 from empg.rundir.metrics import read_metrics
+from empg.rundir.plans import read_plans
 from empg.rundir.progress import read_progress
+from empg.rundir.specs import read_spec
 from empg.verdict import Verdict
 
 pytestmark = pytest.mark.slow
@@ -255,6 +257,24 @@ def test_a_preset_can_be_edited_while_a_learner_works(tmp_path):
     assert (before["optimizer_steps"], after["optimizer_steps"]) == (1, 4)
     assert "reference_kl" not in before
     assert after["reference_kl"] >= 0
+
+
+def test_an_edit_reaches_what_is_planned_after_it(tmp_path):
+    em = {"iterations": 4, "maxStaleness": 2}
+    directory = Directory(tmp_path, em=em, sampler={"topP": 0.9}, evaluation={"prompts": 0})
+    learner = directory.start()
+    until(lambda: directory.phase() == "sampling", learner)  # iterations 0 to 2 are planned
+    directory.spec["em"]["promptsPerIteration"] = 6
+    directory.spec["sampler"]["topP"] = 1.0
+    directory.spec["objective"] = {"preset": "grpo"}  # with ratios, for which answers of a topP of 0.9 are of no use
+    directory.write()
+    with ScriptedSampler(directory.store):
+        code, said = learner.ended()
+    assert code == 0, said
+    assert "iteration 2 was planned before an edit of the objective and keeps the earlier one" in said
+    assert [read_spec(directory.store, t).objective.preset for t in range(4)] == ["empg"] * 3 + ["grpo"]
+    plans = [read_plans(directory.store, "rollout", t)[0] for t in range(4)]
+    assert [(plan.first, plan.end) for plan in plans] == [(0, 4), (4, 8), (8, 12), (12, 18)]
 
 
 def test_an_evaluation_that_nobody_makes_is_recorded_as_missing(tmp_path):

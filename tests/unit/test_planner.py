@@ -4,8 +4,9 @@ from collections.abc import Sequence
 
 import pytest
 
+from empg.api.objective import ObjectiveSpec
 from empg.api.run import RunSpec
-from empg.planner import evaluation_due, plan_evaluation, plan_rollout
+from empg.planner import evaluation_due, fits, plan_evaluation, plan_rollout
 from empg.rundir.plan import PlannedPrompt, sample_seed
 from empg.tasks.problem import Problem
 from empg.tasks.source import FiniteSource, Task
@@ -34,8 +35,8 @@ def ids(prompts: Sequence[PlannedPrompt]) -> list[str]:
 
 
 def test_a_rollout_plan_is_cut_into_units_and_repeats_exactly() -> None:
-    plan = plan_rollout(spec(maxStaleness=1), "uid", 3, task(100))
-    assert plan == plan_rollout(spec(maxStaleness=1), "uid", 3, task(100))
+    plan = plan_rollout(spec(maxStaleness=1), "uid", 3, task(100), None)
+    assert plan == plan_rollout(spec(maxStaleness=1), "uid", 3, task(100), None)
     assert [unit.name for unit in plan.units] == ["00-0000", "00-0001"]
     assert len({name for unit in plan.units for name in ids(unit.prompts)}) == 4
     assert (plan.min_policy, plan.max_policy, plan.samples) == (2, None, 8)
@@ -43,17 +44,44 @@ def test_a_rollout_plan_is_cut_into_units_and_repeats_exactly() -> None:
 
 def test_the_order_of_prompts_follows_the_seed() -> None:
     def order(seed: int) -> list[str]:
-        plan = plan_rollout(spec(seed=seed), "uid", 0, task(100))
+        plan = plan_rollout(spec(seed=seed), "uid", 0, task(100), None)
         return [name for unit in plan.units for name in ids(unit.prompts)]
 
     assert order(0) != order(1)
 
 
 def test_a_prompt_that_comes_twice_in_an_iteration_is_told_apart() -> None:
-    plan = plan_rollout(spec(), "uid", 0, task(3))
+    plan = plan_rollout(spec(), "uid", 0, task(3), None)
     names = [name for unit in plan.units for name in ids(unit.prompts)]
     assert len(set(names)) == 4
     assert sum(name.endswith("#2") for name in names) == 1
+
+
+def test_no_prompt_is_repeated_or_left_out_when_their_number_is_edited() -> None:
+    before, met = None, []
+    for iteration, prompts in enumerate((4, 4, 12, 12, 2, 2, 2, 2)):
+        before = plan_rollout(spec(promptsPerIteration=prompts), "uid", iteration, task(40), before)
+        met += [name for unit in before.units for name in ids(unit.prompts)]
+    assert sorted(met) == sorted(f"p{number}" for number in range(40))
+
+
+@pytest.mark.parametrize(
+    ("top_p", "samples", "objective", "fit"),
+    [
+        (0.9, 8, {"preset": "empg"}, True),
+        (0.9, 8, {"preset": "grpo"}, False),
+        (1.0, 8, {"preset": "grpo"}, True),
+        (1.0, 1, {"preset": "grpo"}, False),
+        (1.0, 1, {"preset": "empg"}, True),
+    ],
+)
+def test_what_was_planned_before_an_edit_may_not_fit_its_objective(
+    top_p: float, samples: int, objective: dict[str, str], fit: bool
+) -> None:
+    plan = plan_rollout(spec(), "uid", 0, task(100), None)
+    sampling = plan.sampling.model_copy(update={"top_p": top_p})
+    planned = plan.model_copy(update={"sampling": sampling, "samples": samples})
+    assert fits(ObjectiveSpec.model_validate(objective), planned) is fit
 
 
 def test_an_evaluation_is_greedy_and_then_averaged_on_one_policy() -> None:
@@ -72,7 +100,7 @@ def test_the_first_every_nth_and_the_last_policy_are_evaluated(policy: int, due:
 
 @pytest.mark.parametrize(("iteration", "oldest"), [(0, 0), (1, 0), (5, 3)])
 def test_staleness_bounds_the_oldest_policy(iteration: int, oldest: int) -> None:
-    assert plan_rollout(spec(maxStaleness=2), "uid", iteration, task(20)).min_policy == oldest
+    assert plan_rollout(spec(maxStaleness=2), "uid", iteration, task(20), None).min_policy == oldest
 
 
 def test_seeds_do_not_collide() -> None:

@@ -13,7 +13,7 @@ counts = st.integers(1, 40)
 
 
 def positions(seed: int, count: int, size: int | None, iterations: int) -> list[int]:
-    return list(chain.from_iterable(prompt_indices(seed, t, count, size) for t in range(iterations)))
+    return list(chain.from_iterable(prompt_indices(seed, t * count, count, size) for t in range(iterations)))
 
 
 @given(seed=seeds, size=sizes, count=counts)
@@ -28,17 +28,17 @@ def test_the_sequence_does_not_depend_on_how_it_is_cut(seed: int, size: int, cou
     assert positions(seed, count * split, size, 4) == positions(seed, count, size, 4 * split)
 
 
-@given(seed=seeds, iteration=st.integers(0, 10**6), count=counts, size=st.one_of(st.none(), sizes))
-def test_an_iteration_can_be_asked_alone(seed: int, iteration: int, count: int, size: int | None) -> None:
-    indices = prompt_indices(seed, iteration, count, size)
+@given(seed=seeds, first=st.integers(0, 10**6), count=counts, size=st.one_of(st.none(), sizes))
+def test_any_positions_can_be_asked_alone(seed: int, first: int, count: int, size: int | None) -> None:
+    indices = prompt_indices(seed, first, count, size)
     assert len(indices) == count
-    assert indices == prompt_indices(seed, iteration, count, size)
+    assert indices == prompt_indices(seed, first, count, size)
     if size is None:
-        assert indices == list(range(iteration * count, (iteration + 1) * count))
+        assert indices == list(range(first, first + count))
 
 
 def test_epochs_and_seeds_differ() -> None:
-    first, second = prompt_indices(0, 0, 100, 100), prompt_indices(0, 1, 100, 100)
+    first, second = prompt_indices(0, 0, 100, 100), prompt_indices(0, 100, 100, 100)
     assert first != second
     assert first != prompt_indices(1, 0, 100, 100)
     assert first != list(range(100))

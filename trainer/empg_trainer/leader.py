@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from empg.api.load import InvalidManifest, load_run
 from empg.api.run import RunSpec
-from empg.planner import plan_rollout
+from empg.planner import fits, plan_rollout
 from empg.rundir.final import Final, write_final
 from empg.rundir.group import newest_policy
 from empg.rundir.heartbeat import Liveness, SamplerRecord, read_records
@@ -21,7 +21,7 @@ from empg.rundir.plans import create_plan, planned, read_plans
 from empg.rundir.probe import lease_warning, ping
 from empg.rundir.progress import Phase, Progress, write_progress
 from empg.rundir.retention import retain
-from empg.rundir.specs import immutable_edit, write_spec
+from empg.rundir.specs import immutable_edit, read_spec, write_spec
 from empg.tasks.source import Task
 from empg.trajectory import Trajectory
 from empg_trainer.evaluations import Evaluations
@@ -83,14 +83,15 @@ class Leader:
         spec = self._read_manifest()
         last = iteration >= spec.em.iterations
         if not last:
-            spec = write_spec(self._store, iteration, spec)
+            spec = write_spec(self._store, iteration, self._trainable(spec, iteration))
         self._spec = spec
         self._liveness.lease_seconds = spec.sampler.lease_seconds
         self._evaluations.plan(spec, policy=iteration, last=last)
         known = planned(self._store, "rollout", since=iteration)
         for ahead in range(iteration, min(iteration + spec.em.max_staleness + 1, spec.em.iterations)):
             if ahead not in known:
-                create_plan(self._store, plan_rollout(spec, self._identity.uid, ahead, self._task))
+                before = read_plans(self._store, "rollout", ahead - 1)[-1] if ahead else None
+                create_plan(self._store, plan_rollout(spec, self._identity.uid, ahead, self._task, before))
         if self._start.alternate:
             self._leave_to_samplers(iteration, last, beat)
         return spec
@@ -276,6 +277,15 @@ class Leader:
         if field := immutable_edit(self._store, spec):
             raise BadSpec(f"{self._start.spec_file}: {field} is immutable; change it back, or start a new run")
         return spec
+
+    def _trainable(self, spec: RunSpec, iteration: int) -> RunSpec:
+        """The spec, with the objective of the iteration before if that of an edit can't be trained on answers that were
+        planned before it, as with `em.maxStaleness`."""
+        plans = read_plans(self._store, "rollout", iteration) if iteration else ()
+        if all(fits(spec.objective, plan) for plan in plans):
+            return spec
+        logger.warning("iteration %d was planned before an edit of the objective and keeps the earlier one", iteration)
+        return spec.model_copy(update={"objective": read_spec(self._store, iteration - 1).objective})
 
     def _newest_evaluation(self) -> Figures:
         known = [result for result in self._evaluations.results.values() if result.greedy is not None]

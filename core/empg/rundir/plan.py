@@ -53,6 +53,8 @@ class Plan(Record):
     iteration: int = Field(ge=0)
     """For `eval`: the policy version that is evaluated."""
     round: int = Field(ge=0, le=99)
+    first: int = Field(0, ge=0)
+    """Position of its first prompt in the order in which the run meets them; 0 for `eval`."""
     min_policy: int = Field(ge=0)
     """Oldest policy version a unit may be claimed with."""
     max_policy: int | None = Field(None, ge=0)
@@ -67,6 +69,11 @@ class Plan(Record):
     task: str
     """Name of the task, which decides the default grader."""
     units: tuple[Unit, ...] = Field(min_length=1)
+
+    @property
+    def end(self) -> int:
+        """Position after its last prompt."""
+        return self.first + sum(len(unit.prompts) for unit in self.units)
 
     def admits(self, policy: int) -> bool:
         """Whether a unit may be claimed with this policy version."""

@@ -7,15 +7,15 @@ from functools import lru_cache
 from random import Random
 
 
-def prompt_indices(seed: int, iteration: int, count: int, size: int | None) -> list[int]:
-    """Indices of the `count` prompts of an iteration.
+def prompt_indices(seed: int, first: int, count: int, size: int | None) -> list[int]:
+    """Indices of `count` prompts from position `first` on of an endless sequence.
 
-    Iteration t takes positions t·count to (t + 1)·count of an endless sequence: 0, 1, 2, … for a source without end
-    (`size` None), else one seeded shuffle of all `size` prompts after another, so that none repeats within an epoch.
+    It is 0, 1, 2, … for a source without end (`size` None), else one seeded shuffle of all `size` prompts after
+    another, so that none repeats within an epoch.
     """
-    assert iteration >= 0, "iterations count from 0"
+    assert first >= 0, "positions count from 0"
     assert count >= 1, "an iteration has at least one prompt"
-    positions = range(iteration * count, (iteration + 1) * count)
+    positions = range(first, first + count)
     if size is None:
         return list(positions)
     assert size >= 1, "an empty source has no order"
