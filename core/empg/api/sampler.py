@@ -58,8 +58,8 @@ class SamplerSpec(Spec):
     lease_seconds: float = field(30.0, change="rolls-samplers", ge=1, le=3600)
     """A claim may be taken over once its sampler made no progress for this long."""
     metrics_port: int | None = field(None, change="rolls-samplers", ge=0, le=65535)
-    """Port of the Prometheus endpoint; sampler i of one machine uses port + i. 0: none. Absent: 9464 in a cluster,
-    none on one machine."""
+    """Port of the Prometheus endpoint; sampler i of one machine uses port + i. 0: none, and pods without probes, which
+    it answers too. Absent: 9464 in a cluster, none on one machine."""
     roll_strategy: Literal["InPlace", "RollingUpdate", "Alternate"] = field("InPlace", change="immutable")
     """How samplers of a cluster come by a new policy. `InPlace`: they load it between two units. `RollingUpdate`: pods
     are replaced. `Alternate`: samplers and learner take turns on the same GPUs."""
