@@ -93,6 +93,28 @@ def test_broken_yaml_and_json_name_the_line(tmp_path: Path) -> None:
         parse_run(b"{", "manifest.json")
 
 
+@pytest.mark.parametrize("text", [MANIFEST + "---\n", "# empty\n---\n# too\n---\n" + MANIFEST, "---\n---\n" + MANIFEST])
+def test_empty_documents_are_passed_over(tmp_path: Path, text: str) -> None:
+    assert load_run(write(tmp_path, text)).metadata.name == "demo"
+
+
+def test_a_template_without_quotes_is_told_with_its_line(tmp_path: Path) -> None:
+    text = MANIFEST.replace("name: arithmetic", "name: arithmetic\n    template: {{ prompt }}")
+    assert problems(tmp_path, text) == [
+        "line 10: a mapping or list can't be a key; put a text that begins with { or [ in quotes"
+    ]
+
+
+def test_a_merged_key_may_be_given_again_but_no_other(tmp_path: Path) -> None:
+    pods = "  sampler:\n    podTemplate: &pod {metadata: {labels: {team: a}}, spec: {priority: 1}}\n"
+    text = MANIFEST + pods + "  learner:\n    podTemplate: {<<: *pod, spec: {priority: 2}}\n"
+    spec = load_run(write(tmp_path, text)).spec
+    assert spec.learner.pod_template == {"metadata": {"labels": {"team": "a"}}, "spec": {"priority": 2}}
+    assert spec.sampler.pod_template == {"metadata": {"labels": {"team": "a"}}, "spec": {"priority": 1}}
+    twice = text.replace("spec: {priority: 2}", "spec: {priority: 2}, spec: {priority: 3}")
+    assert problems(tmp_path, twice) == ["line 17: key 'spec' is given twice"]
+
+
 def sections(**changes: Any) -> dict[str, Any]:
     document = yaml.safe_load(MANIFEST)["spec"]
     document["optimizer"]["learningRate"] = 1e-4

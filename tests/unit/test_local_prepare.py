@@ -38,11 +38,17 @@ def test_overrides_reach_the_spec_and_bad_ones_are_named(tmp_path: Path) -> None
     changed = load_with_overrides(path, ["em.seed=3", "objective.preset=grpo", "optimizer.learningRate=1e-3"])
     assert (changed.spec.em.seed, changed.spec.objective.preset) == (3, "grpo")
     assert changed.spec.optimizer.learning_rate == 1e-3
+    changed = load_with_overrides(path, ["sampler.engineArgs.rope=1e-3", "task.template='Q: {{ prompt }}'"])
+    assert changed.spec.sampler.engine_args == {"rope": 1e-3}
+    assert changed.spec.task.template == "Q: {{ prompt }}"
     for override, said in (
         ("em.seed", "write KEY=VALUE"),
         ("em.sed=3", "em.sed"),
         ("em.seed.x=3", "no section"),
         ("em.seed=x", "em.seed"),
+        ("task.template={{ prompt }}", "not valid YAML: a mapping or list can't be a key.* may need quotes of its own"),
+        ("task.template=Q: {{ prompt }}", "not valid YAML"),
+        ("task.template=a: b: c", "not valid YAML: mapping values are not allowed here"),
     ):
         with pytest.raises(ValueError, match=said):
             load_with_overrides(path, [override])

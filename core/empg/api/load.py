@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Hashable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,14 +47,21 @@ class _Loader(yaml.SafeLoader):
 
 
 def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
-    loader.flatten_mapping(node)
-    seen: dict[Any, yaml.Node] = {}
+    seen = set()
     for key_node, _ in node.value:
+        if key_node.tag == _MERGE:
+            continue  # Its keys may be given again: that is how one of them is changed.
         key = loader.construct_object(key_node, deep=True)
+        if not isinstance(key, Hashable):
+            problem = "a mapping or list can't be a key; put a text that begins with { or [ in quotes"
+            raise yaml.constructor.ConstructorError(None, None, problem, key_node.start_mark)
         if key in seen:
             raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is given twice", key_node.start_mark)
-        seen[key] = key_node
+        seen.add(key)
     return loader.construct_mapping(node, deep=True)
+
+
+_MERGE = "tag:yaml.org,2002:merge"
 
 
 _Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
@@ -70,13 +78,11 @@ def load_run(path: Path) -> EMPGRun:
     """
     text = path.read_text(encoding="utf-8")
     try:
-        nodes = [node for node in yaml.compose_all(text, Loader=_Loader) if node is not None]
-        documents = [document for document in yaml.load_all(text, Loader=_Loader) if document is not None]
+        nodes = list(yaml.compose_all(text, Loader=_Loader))
+        documents = list(yaml.load_all(text, Loader=_Loader))
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        raise InvalidManifest(
-            path, [Problem(mark.line + 1 if mark else 1, "", error.problem or "not valid YAML")]
-        ) from error
+        raise InvalidManifest(path, [Problem(mark.line + 1 if mark else 1, "", _reason(error))]) from error
     except yaml.YAMLError as error:
         raise InvalidManifest(path, [Problem(1, "", f"not valid YAML: {error}")]) from error
     runs = [
@@ -95,6 +101,19 @@ def load_run(path: Path) -> EMPGRun:
     except ValidationError as error:
         problems = [_problem(node, details) for details in error.errors(include_url=False)]
         raise InvalidManifest(path, sorted(problems, key=lambda problem: problem.line)) from error
+
+
+def parse_value(text: str) -> Any:
+    """A value as it may stand in a manifest. ValueError when it is not YAML."""
+    try:
+        return yaml.load(text, Loader=_Loader)
+    except yaml.YAMLError as error:
+        reason = _reason(error) if isinstance(error, yaml.MarkedYAMLError) else error
+        raise ValueError(f"not valid YAML: {reason}") from error
+
+
+def _reason(error: yaml.MarkedYAMLError) -> str:
+    return error.problem or "not valid YAML"
 
 
 def parse_run(data: bytes, source: str) -> EMPGRun:

@@ -8,10 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import yaml
 from rich.console import Console
 
-from empg.api.load import load_run
+from empg.api.load import load_run, parse_value
 from empg.api.run import EMPGRun
 from empg.exit_codes import OK, SPEC
 from empg.local.curves import draw
@@ -117,7 +116,10 @@ def load_with_overrides(path: Path, overrides: list[str]) -> EMPGRun:
             part = part.setdefault(parent, {}) if isinstance(part, dict) else None
         if not isinstance(part, dict):
             raise ValueError(f"--set {override}: spec.{'.'.join(parents)} is no section")
-        part[last] = yaml.safe_load(text)
+        try:
+            part[last] = parse_value(text)
+        except ValueError as error:
+            raise ValueError(f"--set {override}: {error}; a text may need quotes of its own") from error
     try:
         return EMPGRun.model_validate(data, by_alias=True, by_name=False)
     except ValueError as error:
