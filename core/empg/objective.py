@@ -80,13 +80,18 @@ class Objective:
 
     @property
     def uses_ratio(self) -> bool:
-        """Whether any importance ratio enters the loss."""
-        return self.uses_clip or self.is_correction != "none"
+        """Whether an importance ratio, or the sampler's own log-probs, enter the loss."""
+        return self.uses_clip or self.is_correction != "none" or self.old_logprobs == "behaviour"
 
     @property
     def needs_group(self) -> bool:
         """Whether advantages compare the answers to one prompt, so that one answer per prompt teaches nothing."""
         return self.baseline in GROUP_BASELINES or "zero-variance" in self.filters
+
+    @property
+    def single_step(self) -> bool:
+        """Whether a batch makes one optimizer step."""
+        return self.epochs * self.minibatches == 1
 
     @property
     def needs_reference(self) -> bool:
@@ -101,7 +106,7 @@ class Objective:
         """
         if self.old_logprobs == "behaviour":
             return False
-        return self.kl == "reward" or (self.uses_clip and self.epochs * self.minibatches > 1)
+        return self.kl == "reward" or (self.uses_clip and not self.single_step)
 
     @property
     def needs_entropy(self) -> bool:

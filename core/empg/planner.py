@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from empg.api.knobs import COMPARES_GROUP, USES_RATIO, any_met
-from empg.api.objective import ObjectiveSpec
 from empg.api.run import RunSpec
+from empg.objective import Objective
 from empg.rundir.plan import Plan, PlannedPrompt, Sampling, Unit
 from empg.tasks.order import prompt_indices
 from empg.tasks.source import Task
@@ -45,13 +44,11 @@ def plan_rollout(spec: RunSpec, uid: str, iteration: int, task: Task, before: Pl
     )
 
 
-def fits(objective: ObjectiveSpec, plan: Plan) -> bool:
+def fits(objective: Objective, plan: Plan) -> bool:
     """Whether the answers of a plan are such as an objective can be trained on: the rules of a spec, for a plan that
     was made before an edit."""
-    truncated = plan.sampling.top_p < 1 or plan.sampling.top_k > 0
-    return not (truncated and any_met(USES_RATIO, objective)) and not (
-        plan.samples < 2 and any_met(COMPARES_GROUP, objective)
-    )
+    whole = plan.sampling.top_p == 1 and plan.sampling.top_k == 0
+    return (whole or not objective.uses_ratio) and (plan.samples >= 2 or not objective.needs_group)
 
 
 def plan_evaluation(spec: RunSpec, uid: str, policy: int, task: Task) -> tuple[Plan, ...]:

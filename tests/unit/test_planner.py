@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from empg.api.objective import ObjectiveSpec
 from empg.api.run import RunSpec
+from empg.objective import PRESETS
 from empg.planner import evaluation_due, fits, plan_evaluation, plan_rollout
 from empg.rundir.plan import PlannedPrompt, sample_seed
 from empg.tasks.problem import Problem
@@ -66,22 +66,22 @@ def test_no_prompt_is_repeated_or_left_out_when_their_number_is_edited() -> None
 
 
 @pytest.mark.parametrize(
-    ("top_p", "samples", "objective", "fit"),
+    ("top_p", "samples", "preset", "fit"),
     [
-        (0.9, 8, {"preset": "empg"}, True),
-        (0.9, 8, {"preset": "grpo"}, False),
-        (1.0, 8, {"preset": "grpo"}, True),
-        (1.0, 1, {"preset": "grpo"}, False),
-        (1.0, 1, {"preset": "empg"}, True),
+        (0.9, 8, "empg", True),
+        (0.9, 8, "grpo", False),
+        (1.0, 8, "grpo", True),
+        (1.0, 1, "grpo", False),
+        (1.0, 1, "empg", True),
     ],
 )
 def test_what_was_planned_before_an_edit_may_not_fit_its_objective(
-    top_p: float, samples: int, objective: dict[str, str], fit: bool
+    top_p: float, samples: int, preset: str, fit: bool
 ) -> None:
     plan = plan_rollout(spec(), "uid", 0, task(100), None)
     sampling = plan.sampling.model_copy(update={"top_p": top_p})
     planned = plan.model_copy(update={"sampling": sampling, "samples": samples})
-    assert fits(ObjectiveSpec.model_validate(objective), planned) is fit
+    assert fits(PRESETS[preset], planned) is fit
 
 
 def test_an_evaluation_is_greedy_and_then_averaged_on_one_policy() -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from jinja2 import TemplateError
 
 from empg.api.task import TaskSpec
 from empg.tasks.load import load_task
@@ -150,11 +151,29 @@ def test_one_file_holds_its_last_rows_out(tmp_path: Path) -> None:
 def test_a_second_file_is_held_out_and_its_problems_leave_training(tmp_path: Path) -> None:
     train, test = write(tmp_path / "a.jsonl", sums(range(10))), write(tmp_path / "b.jsonl", sums(range(8, 14)))
     task = load(**EXACT, source=train, eval_source=test, base_dir=tmp_path, heldout=3)
-    assert [prompt.prompt for prompt in task.heldout] == ["8+1?", "9+1?", "10+1?"]
+    assert [prompt.prompt for prompt in task.heldout] == ["10+1?", "11+1?", "12+1?"]
+    assert task.train.size == 10
+    task = load(**EXACT, source=train, eval_source=test, base_dir=tmp_path, heldout=6)
+    assert [prompt.prompt for prompt in task.heldout] == [f"{n}+1?" for n in range(8, 14)]
     assert task.train.size == 8
     assert task.dropped == {"also held out": 2}
     ids = [task.train.prompt(index).prompt_id for index in range(8)] + [prompt.prompt_id for prompt in task.heldout]
     assert len(set(ids)) == len(ids)
+
+
+def test_what_is_held_out_of_a_set_that_is_sorted_by_topic_is_of_all_topics(tmp_path: Path) -> None:
+    topics = [[{"question": f"{topic} {n}?", "answer": str(n)} for n in range(100)] for topic in ("add", "sub", "mul")]
+    train = write(tmp_path / "train.jsonl", sums(range(3)))
+
+    def heldout(rows: list[dict[str, object]]) -> set[str]:
+        test = write(tmp_path / "test.jsonl", rows)
+        task = load(**EXACT, source=train, eval_source=test, base_dir=tmp_path, heldout=60)
+        return {prompt.prompt for prompt in task.heldout}
+
+    chosen = heldout([row for topic in topics for row in topic])
+    assert len(chosen) == 60
+    assert all(10 <= sum(prompt.startswith(topic) for prompt in chosen) <= 30 for topic in ("add", "sub", "mul"))
+    assert heldout([row for topic in reversed(topics) for row in reversed(topic)]) == chosen
 
 
 def test_a_second_file_with_the_same_problems_only_leaves_nothing(tmp_path: Path) -> None:
@@ -208,6 +227,19 @@ def test_chat_wraps_the_rendered_template() -> None:
     assert task.train.prompt(0).prompt == f"<system>Be brief.<user>{plain}<assistant>"
     with pytest.raises(ValueError, match=r"task\.chat: the model's tokenizer has no chat template"):
         load_task(spec, seed=0, heldout=0, base_dir=DATA, encode=encode, chat=None)
+
+
+def test_a_chat_template_that_refuses_the_messages_is_told_with_what_it_says() -> None:
+    def without_system(messages: list[dict[str, str]]) -> str:
+        if messages[0]["role"] == "system":
+            raise TemplateError("System role not supported")
+        return as_chat(messages)
+
+    spec = TaskSpec(name="arithmetic", chat=True, system="Be brief.")
+    with pytest.raises(ValueError, match=r"task\.chat: .* System role not supported; leave task\.system out"):
+        load_task(spec, seed=0, heldout=0, base_dir=DATA, encode=encode, chat=without_system)
+    plain = spec.model_copy(update={"system": None})
+    assert load_task(plain, seed=0, heldout=0, base_dir=DATA, encode=encode, chat=without_system).train.prompt(0)
 
 
 def test_a_template_with_an_unknown_column_is_refused() -> None:

@@ -37,6 +37,14 @@ def test_parquet(tmp_path: Path) -> None:
     assert read(path) == [{"q": "a", "n": 1}, {"q": "b", "n": None}]
 
 
+def test_a_parquet_file_of_many_batches_is_read_in_order(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    parquet.write_table(pyarrow.table({"n": range(5000)}), path, row_group_size=700)
+    rows = list(locate("task.source", str(path), None, "train", tmp_path).rows())
+    assert [row.columns["n"] for row in rows] == list(range(5000))
+    assert rows[4999].place == f"{path} row 4999"
+
+
 def test_what_is_not_parquet_is_named(tmp_path: Path) -> None:
     path = tmp_path / "a.parquet"
     path.write_text("no")

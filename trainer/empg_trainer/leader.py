@@ -282,7 +282,7 @@ class Leader:
         """The spec, with the objective of the iteration before if that of an edit can't be trained on answers that were
         planned before it, as with `em.maxStaleness`."""
         plans = read_plans(self._store, "rollout", iteration) if iteration else ()
-        if all(fits(spec.objective, plan) for plan in plans):
+        if all(fits(spec.objective.resolve(), plan) for plan in plans):
             return spec
         logger.warning("iteration %d was planned before an edit of the objective and keeps the earlier one", iteration)
         return spec.model_copy(update={"objective": read_spec(self._store, iteration - 1).objective})

@@ -11,7 +11,7 @@ class EvaluationSpec(Spec):
     every: int = field(10, change="live", ge=0, le=1_000_000)
     """Iterations between evaluations. 0: only the first and the last policy."""
     prompts: int = field(200, change="immutable", ge=0, le=1_000_000)
-    """Held-out problems. 0: no evaluation."""
+    """Held-out problems; of more that there are, so many are chosen by their texts. 0: no evaluation."""
     samples: int = field(0, change="live", ge=0, le=1024)
     """Answers per problem for avg@k. 0: greedy only."""
     temperature: float = field(1.0, change="live", ge=0.01, le=2)

@@ -64,7 +64,7 @@ BEHAVIOUR = Setting("old_logprobs", ("behaviour",))
 KL = Setting("kl", ("loss", "reward"))
 KL_REWARD = Setting("kl", ("reward",))
 SCALE = Setting("scale", ("group-std", "batch-std", "token-std"))
-USES_RATIO = (CLIP, CORRECTION)
+USES_RATIO = (CLIP, CORRECTION, BEHAVIOUR)
 COMPARES_GROUP = (Setting("baseline", GROUP_BASELINES), Setting("filters", ("zero-variance",)))
 
 

@@ -70,8 +70,8 @@ class RunSpec(Spec):
     rules = (
         Rule(
             "sampler.topP",
-            "sampler.topP and sampler.topK must stay at 1 and 0 with an objective that uses importance ratios "
-            "({self.objective.preset}): log-probs of a truncated distribution would bias them",
+            "sampler.topP and sampler.topK must stay at 1 and 0 with an objective that uses importance ratios or the "
+            "sampler's log-probs ({self.objective.preset}): log-probs of a truncated distribution would bias them",
             cel=f"(self.sampler.topP == 1.0 && self.sampler.topK == 0) || !{any_cel(USES_RATIO, 'self.objective')}",
             holds=lambda run: (
                 (run.sampler.top_p == 1 and run.sampler.top_k == 0) or not any_met(USES_RATIO, run.objective)

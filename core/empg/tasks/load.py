@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import chain, islice
+from itertools import chain
 from pathlib import Path
+
+from jinja2 import TemplateError
 
 from empg.api.task import TaskSpec
 from empg.grading import make_grader
@@ -41,12 +44,16 @@ class Asker:
     chat: Chat | None
 
     def ask(self, example: Example) -> str:
-        """The prompt's text."""
+        """The prompt's text. ValueError when the chat template refuses it."""
         text = self.template.render(example.text, example.columns)
         if self.chat is None:
             return text
         system = [{"role": "system", "content": self.system}] if self.system is not None else []
-        return self.chat([*system, {"role": "user", "content": text}])
+        try:
+            return self.chat([*system, {"role": "user", "content": text}])
+        except TemplateError as error:
+            remedy = "; leave task.system out, or put it into task.template" if system else ""
+            raise ValueError(f"task.chat: the model's chat template refuses the messages: {error}{remedy}") from error
 
 
 @dataclass(frozen=True)
@@ -135,10 +142,10 @@ def _finite(spec: TaskSpec, heldout: int, base_dir: Path, asker: Asker, encode: 
             else:
                 yield Problem(example.prompt_id, text, example.gold)
 
-    def read(places: tuple[Location, ...], prefix: str, most: int | None = None) -> list[Problem]:
+    def read(places: tuple[Location, ...], prefix: str) -> list[Problem]:
         before = dropped.copy()
         rows = chain.from_iterable(place.rows() for place in places)
-        problems = list(islice(usable(data_set.examples(rows, prefix, spec.fields, spec.levels)), most))
+        problems = list(usable(data_set.examples(rows, prefix, spec.fields, spec.levels)))
         if not problems:
             reasons = ", ".join(f"{reason}: {count}" for reason, count in (dropped - before).items()) or "no rows"
             raise ValueError(
@@ -171,7 +178,7 @@ def _finite(spec: TaskSpec, heldout: int, base_dir: Path, asker: Asker, encode: 
             )
         train, held = train[:-heldout], train[-heldout:]
     else:
-        held = read(eval_at, "heldout", heldout)
+        held = _some(read(eval_at, "heldout"), heldout)
     evaluated = {problem.prompt for problem in held}
     trained = tuple(problem for problem in train if problem.prompt not in evaluated)
     if repeated := len(train) - len(trained):
@@ -181,3 +188,13 @@ def _finite(spec: TaskSpec, heldout: int, base_dir: Path, asker: Asker, encode: 
     if dropped:
         _LOG.warning("task %s: dropped %s", spec.name, ", ".join(f"{n} ({reason})" for reason, n in dropped.items()))
     return Task(FiniteSource(trained, encode), tuple(problem.planned(encode) for problem in held), dict(dropped))
+
+
+def _some(problems: list[Problem], count: int) -> list[Problem]:
+    """So many problems, in order. Which ones, a hash of their texts says, since sets are often sorted by topic."""
+
+    def rank(problem: Problem) -> bytes:
+        return hashlib.blake2b(problem.prompt.encode(), digest_size=8).digest()
+
+    chosen = {problem.prompt_id for problem in sorted(problems, key=rank)[:count]}
+    return [problem for problem in problems if problem.prompt_id in chosen]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 
 import pyarrow
@@ -13,6 +14,8 @@ from pyarrow import parquet
 from empg.tasks.hub import hub_rows
 
 FILE_SUFFIXES = (".jsonl", ".parquet")
+_BATCH_ROWS = 1024
+"""Rows of a Parquet file that are Python objects at a time."""
 
 
 @dataclass(frozen=True)
@@ -74,8 +77,8 @@ def _jsonl(path: Path) -> Iterator[Row]:
 
 def _parquet(path: Path) -> Iterator[Row]:
     try:
-        table = parquet.read_table(path)
+        with parquet.ParquetFile(path) as file:
+            rows = chain.from_iterable(batch.to_pylist() for batch in file.iter_batches(_BATCH_ROWS))
+            yield from (Row(f"{path} row {number}", columns) for number, columns in enumerate(rows))
     except (pyarrow.ArrowException, OSError) as error:
         raise ValueError(f"{path}: not a readable Parquet file: {error}") from error
-    for number, columns in enumerate(table.to_pylist()):
-        yield Row(f"{path} row {number}", columns)
