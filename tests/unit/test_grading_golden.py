@@ -80,6 +80,33 @@ def test_one_hard_case_departs_from_the_reference() -> None:
 
 
 @pytest.mark.parametrize(
+    ("gold", "boxed", "verdict"),
+    [
+        # Factors of a product, for math-verify.
+        ("ABCD", "BDAC", "wrong"),
+        ("ABCD", r"\text{ABCD}", "correct"),
+        ("ABCD", "A, B, C, D", "correct"),
+        (r"\text{BCA}", "ABC", "wrong"),
+        ("TFF", "FTF", "wrong"),
+        ("east", "seat", "wrong"),
+        ("east", r"\text{East}", "correct"),
+        ("xy", "yx", "correct"),
+        ("abc", "cab", "correct"),
+        ("A, B", "B, A", "correct"),
+    ],
+)
+def test_letters_are_a_word_unless_they_are_few_and_small(gold: str, boxed: str, verdict: str) -> None:
+    assert grade("math", rf"\boxed{{{boxed}}}", gold).verdict == verdict
+
+
+@pytest.mark.parametrize("boxed", ["10,000", r"10\,000", r"10\ 000", "10 000", "10~000"])
+def test_thousands_may_be_set_apart(boxed: str) -> None:
+    assert grade("math", rf"\boxed{{{boxed}}}", "10000").verdict == "correct"
+    assert grade("math", r"\boxed{10000}", boxed).verdict == "correct"
+    assert grade("math", rf"\boxed{{{boxed}}}", "10").verdict == "wrong"
+
+
+@pytest.mark.parametrize(
     ("text", "verdict"),
     [
         (r"\boxed{6} then \boxed{5}", "wrong"),  # the boxes merge into a set

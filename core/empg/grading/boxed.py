@@ -19,6 +19,11 @@ SEARCHED_CHARS = 100_000
 """Boxes are looked for in this many characters at the end of a response."""
 
 _TOKEN = re.compile(r"(?P<open>\\boxed[ \t]*\{|\{)|(?P<close>\})|\\.", re.DOTALL)
+_GROUPED = re.compile(r"(?<![\d.])\d{1,3}(?:(?:\\[,;: ]|[~ ])\d{3})+(?!\d)")
+"""A number whose thousands are set apart by spaces."""
+_LETTERS = re.compile(r"[A-Z]{2,}|[A-Za-z]{4,}")
+"""A word, or an order of names. Shorter lower-case ones are products of variables."""
+_TEXT = re.compile(r"\\(?:text|textbf|textit|textrm|mathrm|mathbf|mbox)\s*\{([^{}]*)\}")
 _SEPARATOR = re.compile(r"\b(?:and|or)\b|[,;]")
 
 
@@ -84,6 +89,7 @@ def _parse(answer: str, malformed_operators: bool = False) -> list[Any]:
     settings = _settings(malformed_operators)
     from math_verify import parse
 
+    answer = _GROUPED.sub(lambda number: re.sub(r"\D", "", number[0]), answer)
     return list(parse(rf"\boxed{{{answer}}}", settings, parsing_timeout=None))
 
 
@@ -102,6 +108,11 @@ def _same(answer: str, gold_answer: str) -> bool:
     return bool(verify(_parse_gold(gold_answer), _parse(answer), timeout_seconds=None))
 
 
+def _word(answer: str) -> str:
+    """An answer without fonts and spaces."""
+    return re.sub(r"[\s$]|\\[ ,;:]", "", _TEXT.sub(r"\1", answer))
+
+
 @dataclass(frozen=True)
 class BoxedMath(AnswerGrader):
     r"""The boxed answer must be equivalent to the gold answer, which is an expression or a solution that boxes one."""
@@ -115,6 +126,9 @@ class BoxedMath(AnswerGrader):
         return answer if balanced and len(answer) <= self.max_answer_chars and _parse_gold(answer) else None
 
     def matches(self, answer: str, gold_answer: str) -> bool:
+        if _LETTERS.fullmatch(word := _word(gold_answer)):
+            # math-verify would take the letters for factors, which may be in any order.
+            return _word(answer).replace(",", "").casefold() == word.casefold()
         return _same(answer, gold_answer)
 
     def warm_up(self) -> None:
