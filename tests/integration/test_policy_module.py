@@ -1,5 +1,6 @@
 """The policy module on its own: packed equals one by one, chunks change nothing, unsupported models are refused."""
 
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
@@ -7,6 +8,7 @@ import torch
 from tiny_model import VOCABULARY, tiny_model
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+from transformers import OPTConfig, OPTForCausalLM
 
 from empg_trainer.attention import PACKED
 from empg_trainer.batch import collate
@@ -115,11 +117,48 @@ def test_a_neighbour_in_the_pack_changes_nothing():
     assert torch.equal(before[first:], after[first:])
 
 
-def test_dropout_is_switched_off():
-    model = tiny_model(attn_implementation=PACKED, attention_dropout=0.5)
-    policy = Policy(model, chunk_tokens=64).train()
+def tiny_opt():
+    """Its layers call the function for dropout, with rates of their own."""
+    config = OPTConfig(
+        vocab_size=VOCABULARY,
+        hidden_size=32,
+        word_embed_proj_dim=32,
+        ffn_dim=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        max_position_embeddings=64,
+        dropout=0.5,
+        attention_dropout=0.5,
+    )
+    torch.manual_seed(0)
+    return OPTForCausalLM._from_config(config, attn_implementation=PACKED)
+
+
+@pytest.mark.parametrize("make", [tiny_opt, partial(tiny_model, attn_implementation=PACKED, attention_dropout=0.5)])
+def test_dropout_is_switched_off(make):
+    policy = Policy(make(), chunk_tokens=64).train()
     inputs = packed_inputs(sequences())
     assert torch.equal(policy(**inputs, temperature=1.0)[0], policy(**inputs, temperature=1.0)[0])
+
+
+def test_activations_are_checkpointed_in_a_network_that_is_in_evaluation():
+    policy = Policy(tiny_model(attn_implementation=PACKED), chunk_tokens=64).eval()
+    inputs = packed_inputs(sequences())
+    passes = []
+    layer = policy.backbone.layers[0]
+    layer.mlp.register_forward_pre_hook(lambda *_: passes.append(torch.is_grad_enabled()))
+    plain = policy(**inputs, temperature=1.0)[0]
+    plain.sum().backward()
+    gradient = layer.mlp.up_proj.weight.grad.clone()
+    assert len(passes) == 1
+    policy.zero_grad()
+    policy.checkpoint_activations()
+    again = policy(**inputs, temperature=1.0)[0]
+    again.sum().backward()
+    assert len(passes) == 3, "the layer is computed again in the backward pass"
+    assert torch.equal(plain, again)
+    assert torch.allclose(gradient, layer.mlp.up_proj.weight.grad)
+    assert not layer.mlp.training
 
 
 class LogitRows(TorchDispatchMode):

@@ -16,6 +16,8 @@ from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 PACKED = "empg_packed"
+FLASH_WIDTH = 256
+"""Widest head of the kernel for CUDA."""
 
 
 def packed_attention(
@@ -69,9 +71,11 @@ def packed_attention(
         )
         return whole.index_select(1, roll), None
     groups = query.shape[1] != key.shape[1]
-    if query.is_cuda and query.dtype is torch.bfloat16:
+    if query.is_cuda and query.dtype is torch.bfloat16 and query.shape[-1] <= FLASH_WIDTH:
         from torch.nn.attention.varlen import varlen_attn
 
+        width = value.shape[-1]
+        value = F.pad(value, (0, query.shape[-1] - width))  # The kernel has one width for all.
         query, key, value = (tensor[0].transpose(0, 1).contiguous() for tensor in (query, key, value))
         out = varlen_attn(
             query,
@@ -86,7 +90,12 @@ def packed_attention(
             enable_gqa=groups,
         )
         assert isinstance(out, Tensor)
-        return out[None], None
+        return out[None, ..., :width], None
+    if groups and query.is_cuda:
+        # With groups SDPA has no kernel for float32 on CUDA but the one that is quadratic in memory.
+        repeats = query.shape[1] // key.shape[1]
+        key, value = (tensor.repeat_interleave(repeats, dim=1) for tensor in (key, value))
+        groups = False
     lengths = [length for length in cu_seq_lens_q.diff().tolist() if length]
     outs = []
     # split, not slices: its backward pass is one concatenation, that of a slice fills a gradient of all T tokens

@@ -97,10 +97,9 @@ class Engine:
         self.world = torch.distributed.get_world_size()
         self.parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
         self.shapes = {name: whole_shape(p) for name, p in self.parameters.items()}
-        policy = Policy(model, learner.logprob_chunk_tokens)
+        policy = Policy(model, learner.logprob_chunk_tokens).eval()
         if learner.activation_checkpointing:
-            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-        policy.train()
+            policy.checkpoint_activations()
         options: dict[str, Any] = {
             "lr": 0.0,
             "betas": (optimizer.beta1, optimizer.beta2),

@@ -37,8 +37,8 @@ TOLERANCES = {torch.float32: 1e-3, torch.bfloat16: 0.15}
 """Largest accepted difference of a log-prob in nats between our forward pass and the model's own, in ``check``."""
 
 
-def import_model(store: Store, owner: LearnerOwner, spec: ModelSpec, base_dir: Path) -> None:
-    """Publish the base model as policy 0, in ``spec.dtype``.
+def import_model(store: Store, owner: LearnerOwner, spec: ModelSpec, base_dir: Path, longest: int) -> None:
+    """Publish the base model as policy 0, in ``spec.dtype``, for sequences of up to ``longest`` tokens.
 
     Raises:
         ValueError: the model can't be had, or can't be trained; the message names the field and the remedy.
@@ -50,7 +50,7 @@ def import_model(store: Store, owner: LearnerOwner, spec: ModelSpec, base_dir: P
         model = load_directory(str(directory), dtype, spec.trust_remote_code)
     except (OSError, ValueError) as error:
         raise ValueError(f"model: {directory} can't be loaded as a causal language model: {error}") from error
-    check(model)
+    check(model, longest)
     parameters = dict(model.named_parameters())
     for name, parameter in parameters.items():
         if not parameter.isfinite().all():
@@ -106,11 +106,15 @@ class _Problem(NamedTuple):
     response_ids: tuple[int, ...]
 
 
-def check(model: PreTrainedModel) -> None:
+def check(model: PreTrainedModel, longest: int) -> None:
     """ValueError unless packing and our head give the log-probs that the model itself gives.
 
-    Catches models with recurrent layers, an attention of their own, or logits that are scaled or capped.
+    Catches models with recurrent layers, an attention of their own, or logits that are scaled or capped; output weights
+    that samplers would tie and we would not; and rotary frequencies that depend on the lengths of other sequences, for
+    sequences of up to ``longest`` tokens.
     """
+    _check_ties(model)
+    _check_positions(model, longest)
     vocabulary = model.get_input_embeddings().num_embeddings
 
     def tokens(start: int, count: int) -> tuple[int, ...]:
@@ -130,6 +134,31 @@ def check(model: PreTrainedModel) -> None:
             f"model: log-probs of {type(model).__name__} differ by {difference:.3g} nats when sequences are packed; "
             "the learner supports decoder-only models with plain attention and a linear output layer"
         )
+
+
+def _check_ties(model: PreTrainedModel) -> None:
+    output = model.get_output_embeddings()
+    tied = output is not None and output.weight is model.get_input_embeddings().weight
+    if model.config.get_text_config().tie_word_embeddings and not tied:
+        raise ValueError(
+            "model: config.json says tie_word_embeddings, but the output weights are not the embeddings; set it to "
+            "false there if they are meant to differ"
+        )
+
+
+def _check_positions(model: PreTrainedModel, longest: int) -> None:
+    """Of these kinds transformers chooses frequencies by the longest sequence of a batch, and vLLM once."""
+    config = model.config.get_text_config()
+    rope = getattr(config, "rope_parameters", None) or {}
+    for given in (rope, *(value for value in rope.values() if isinstance(value, dict))):
+        if given.get("rope_type") not in ("longrope", "dynamic"):
+            continue
+        limit = given.get("original_max_position_embeddings") or config.max_position_embeddings
+        if longest > limit:
+            raise ValueError(
+                f"model: its rotary positions ({given['rope_type']}) change beyond {limit} tokens; lower "
+                f"task.maxPromptTokens + sampler.maxTokens ({longest}) to that, or use another model"
+            )
 
 
 def _own_logprobs(model: PreTrainedModel, problem: _Problem) -> Tensor:

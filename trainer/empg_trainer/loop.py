@@ -94,7 +94,7 @@ def appoint(start: Start) -> tuple[Leader, Origin]:
         identity = prepare_directory(store, start.run)
         owner = LearnerOwner.acquire(store, start.name)
         if newest_policy(store) is None:
-            import_model(store, owner, spec.model, start.base_dir)
+            import_model(store, owner, spec.model, start.base_dir, spec.model_length)
         task = load_task(store, owner, spec, start.base_dir)
     except ValueError as error:
         raise BadSpec(str(error)) from error

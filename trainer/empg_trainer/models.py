@@ -34,14 +34,21 @@ def load_policy(store: Store, version: int, dtype: torch.dtype, trust_remote_cod
 
 
 def load_directory(directory: str, dtype: torch.dtype, trust_remote_code: bool) -> PreTrainedModel:
-    """A model in Hugging Face layout, with packed attention, on the CPU."""
-    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+    """A model in Hugging Face layout, with packed attention, on the CPU.
+
+    ValueError when the directory lacks weights, which transformers would make up.
+    """
+    loaded: tuple[PreTrainedModel, dict[str, Any]] = AutoModelForCausalLM.from_pretrained(
         directory,
         dtype=dtype,
         attn_implementation=PACKED,
         trust_remote_code=trust_remote_code,
         local_files_only=True,
+        output_loading_info=True,
     )
+    model, info = loaded
+    if lacking := [*info["missing_keys"], *info["mismatched_keys"]]:
+        raise ValueError(f"weights are absent or of another shape: {', '.join(map(str, sorted(lacking)[:5]))}")
     return model
 
 

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 
 class LogProbHead(nn.Module):
@@ -65,8 +66,19 @@ class Policy(nn.Module):
         for module in model.modules():
             if isinstance(module, nn.Dropout):
                 module.p = 0.0
+            for name, value in vars(module).items():
+                if name.endswith("dropout") and isinstance(value, float):
+                    setattr(module, name, 0.0)  # for calls of the function
         self.backbone = model.base_model
         self.head = LogProbHead(projection, chunk_tokens)
+
+    def checkpoint_activations(self) -> None:
+        """Compute the activations of layers again in the backward pass. All else stays as in evaluation: what a model
+        does at random in training, the sampler's does not."""
+        self.backbone.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        for module in self.modules():
+            if isinstance(module, GradientCheckpointingLayer):
+                module.training = True
 
     def forward(
         self,

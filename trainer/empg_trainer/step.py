@@ -98,6 +98,8 @@ class MStep:
             assert reference is not None, "the objective needs the reference model"
             ref = self.logprobs(reference)
         self.advantages = self._advantages(old, ref)
+        if objective.single_step:
+            old = None  # The step's own pass: one that was packed with other answers is rounded differently.
 
         parts: list[dict[str, Tensor]] = []
         first: dict[str, Tensor] | None = None

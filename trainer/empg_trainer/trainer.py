@@ -100,7 +100,7 @@ class Trainer:
             publish_policy(self._store, owner, version, files, {"iteration": version - 1})
         except (Fenced, StorageFull) as error:
             self.trouble = error
-            _exhaust(files)  # the other ranks give their parts of what is left
+        _exhaust(files)  # The other ranks give their parts of what was not read.
         return False
 
     def copy_state(self, iteration: int) -> None:

@@ -82,7 +82,7 @@ def _old_policy(objective: Objective, logprobs: Tensor, old: Tensor | None, beha
     if objective.old_logprobs == "behaviour":
         assert behaviour is not None, "objective.oldLogprobs: behaviour needs the sampler's log-probs"
         return behaviour
-    assert old is not None or not objective.needs_old, "more than one step per batch needs the old log-probs"
+    assert old is not None or objective.single_step, "more than one step per batch needs the old log-probs"
     return logprobs.detach() if old is None else old
 
 
