@@ -8,7 +8,7 @@ from typing import Any
 
 from empg_operator import names
 from empg_operator.answers import Answers, lasting
-from empg_operator.api import ABSENT, Api, ApiError
+from empg_operator.api import ABSENT, WEBHOOK_AWAY, Api, ApiError
 from empg_operator.cache import Cache, RunKey
 from empg_operator.conditions import cut
 from empg_operator.decision import Event, Manifest, Observed, Place, Plan, Reference
@@ -147,7 +147,10 @@ class Actor:
             role_lacks = error.code == ABSENT and manifest["kind"] == "RoleBinding"
             if not (error.is_refusal or role_lacks) or error.namespace_ends:
                 raise error
-            said = f"{cut(error.message, _QUOTED_CHARACTERS)}. Change the run, or the policy or quota that refuses it."
+            remedy = "Change the run, or the policy or quota that refuses it."
+            if WEBHOOK_AWAY in error.message:
+                remedy = "It is tried again; look at the webhook's pods."
+            said = f"{cut(error.message, _QUOTED_CHARACTERS)}. {remedy}"
         text = f"{' '.join(_place(manifest))}: {said}"
         await self._recorder.tell(self._run, Event("Warning", "ApplyFailed", text))
         return text

@@ -31,6 +31,8 @@ _DENIED = re.compile(r'User "[^"]*" cannot |is attempting to grant RBAC permissi
 same code and reason."""
 UNDECLARED = "failed to create typed patch object"
 """How the API server words, with code 500, that a definition lacks a field that is applied: it is older than we are."""
+WEBHOOK_AWAY = "failed calling webhook"
+"""How it words, with code 500, that a webhook does not answer without which nothing is allowed."""
 _NAMESPACE_TERMINATING = "NamespaceTerminating"
 _JSON = "application/json"
 _APPLY = "application/apply-patch+yaml"
@@ -61,8 +63,9 @@ class ApiError(Exception):
 
     @property
     def is_refusal(self) -> bool:
-        """Whether the same request would be refused again: it is wrong or not allowed."""
-        return self.code in _REFUSALS or self.message.startswith(UNDECLARED)
+        """Whether the same request would be refused again: it is wrong or not allowed, or nobody can be asked who has
+        to allow it. Others may go through meanwhile, as those that give resources back."""
+        return self.code in _REFUSALS or self.message.startswith(UNDECLARED) or WEBHOOK_AWAY in self.message
 
     @property
     def is_denial(self) -> bool:

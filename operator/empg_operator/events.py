@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import socket
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -15,6 +16,7 @@ from empg_operator.kinds import RUN
 QUIET_SECONDS = 600.0
 """Time for which the same event of the same run is not told again."""
 _MESSAGE_CHARACTERS = 1000  # the API refuses more than 1,024
+_NUMBERS = re.compile(r"[0-9]+")
 _log = logging.getLogger(__name__)
 
 
@@ -30,7 +32,9 @@ class Recorder:
         """Post an event. Nothing depends on events: one that is refused is logged, and missing."""
         now = self._clock()
         self._told = {key: when for key, when in self._told.items() if when > now - QUIET_SECONDS}
-        key = (run["metadata"]["uid"], event.reason, event.message)
+        # What stands in the way may be told with other numbers each time, as those of a quota.
+        message = _NUMBERS.sub("", event.message) if event.reason == "ApplyFailed" else event.message
+        key = (run["metadata"]["uid"], event.reason, message)
         if key in self._told:
             return
         self._told[key] = now

@@ -41,13 +41,15 @@ class Election:
         """Resource version of another's Lease, and since when it has stood still."""
 
     async def win(self) -> None:
-        """Wait until this candidate leads."""
+        """Wait until this candidate leads. ApiError when it lacks the right to."""
         while True:
             try:
                 if await self._try():
                     _log.info("%s leads", self._identity)
                     return
             except ApiError as error:
+                if error.is_denial:
+                    raise
                 _log.warning("%s", error)
             await asyncio.sleep(RENEW_SECONDS)
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import ipaddress
 from typing import Self
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator, model_validator
 
 from empg import __version__
 from empg_operator import names
@@ -46,6 +47,18 @@ class Settings(BaseModel):
     """Namespace of that Lease."""
     lease_name: str = Field(names.FIELD_MANAGER, min_length=1)
     """Its name. Operators of one name stand by for each other, so those of different runs need different ones."""
+
+    @field_validator("api_server_cidrs")
+    @classmethod
+    def _are_networks(cls, cidrs: tuple[str, ...]) -> tuple[str, ...]:
+        for cidr in cidrs:
+            try:
+                ipaddress.ip_network(cidr, strict=False)
+            except ValueError:
+                raise ValueError(f"{cidr!r} is no network; write it as 10.0.0.1/32 or fd00::1/128") from None
+            if "/" not in cidr:
+                raise ValueError(f"{cidr!r} is an address; write it as a network, {ipaddress.ip_network(cidr)}")
+        return cidrs
 
     @model_validator(mode="after")
     def _policies_let_learners_report(self) -> Self:

@@ -157,8 +157,8 @@ def test_policies_of_runs_need_a_way_to_the_api_server(control_plane: Access, wa
     [
         ([], {"ports": [{"port": 443, "protocol": "TCP"}, {"port": 6443, "protocol": "TCP"}]}),
         (
-            ["--set", "networkPolicy.apiServerCIDRs={10.0.0.1/32,10.0.0.2/32}"],
-            {"to": [{"ipBlock": {"cidr": "10.0.0.1/32"}}, {"ipBlock": {"cidr": "10.0.0.2/32"}}]},
+            ["--set", "networkPolicy.apiServerCIDRs={10.0.0.1/32,::/0}"],
+            {"to": [{"ipBlock": {"cidr": "10.0.0.1/32"}}, {"ipBlock": {"cidr": "::/0"}}]},
         ),
     ],
 )

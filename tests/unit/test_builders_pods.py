@@ -198,10 +198,18 @@ def test_without_port_there_are_no_probes(role: names.Role) -> None:
     assert not [field for field in ours if field == "ports" or field.endswith("Probe")]
 
 
+@ROLES
+def test_a_mesh_gives_no_proxy_unless_the_user_wants_one(role: names.Role) -> None:
+    assert template(role)["metadata"]["labels"]["sidecar.istio.io/inject"] == "false"
+    wanted = template(role, {"metadata": {"labels": {"sidecar.istio.io/inject": "true"}}})
+    assert wanted["metadata"]["labels"]["sidecar.istio.io/inject"] == "true"
+
+
 def test_a_learner_is_not_moved_and_is_not_started_again_in_place() -> None:
     built = template("learner")
     assert built["metadata"]["annotations"] == {
         "kubectl.kubernetes.io/default-container": "learner",
+        "linkerd.io/inject": "disabled",
         "cluster-autoscaler.kubernetes.io/safe-to-evict": "false",
         "karpenter.sh/do-not-disrupt": "true",
     }
@@ -313,7 +321,8 @@ def test_what_the_run_relies_on_holds_whatever_the_patch_says(role: names.Role) 
     assert mounts(built, role) == mounts(plain, role)
     replaced = template(role, {"$patch": "replace", **patched(role, image="x")})
     assert volumes(replaced).keys() == {"run", "spec"}
-    assert replaced["metadata"]["labels"] == plain["metadata"]["labels"]
+    kept = {name: value for name, value in plain["metadata"]["labels"].items() if name != "sidecar.istio.io/inject"}
+    assert replaced["metadata"]["labels"] == kept
 
 
 def test_a_pod_on_the_hosts_network_still_finds_the_learner() -> None:

@@ -17,8 +17,10 @@ from empg_operator import api as api_module
 from empg_operator import connection
 from empg_operator.api import UNDECLARED, Api, ApiError
 from empg_operator.connection import Connection
-from empg_operator.decision import Reference
+from empg_operator.decision import Event, Reference
+from empg_operator.events import Recorder
 from empg_operator.kinds import JOB, POD_MONITOR, RUN
+from empg_operator.leader import Election
 from empg_operator.metrics import Metrics
 
 Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -179,6 +181,42 @@ def test_a_right_that_lacks_is_told_from_what_is_not_taken(code: int, message: s
     said = {"reason": "Forbidden", "message": message}
     error = _raised(_always(lambda: web.json_response(said, status=code)), lambda api: api.create(JOB_MANIFEST))
     assert (error.is_denial, error.is_refusal) == (denied, True)
+
+
+def test_a_candidate_without_rights_to_the_lease_does_not_stand_by_for_ever() -> None:
+    message = 'leases.coordination.k8s.io "empg" is forbidden: User "o" cannot get resource "leases"'
+    refused = _always(lambda: web.json_response({"reason": "Forbidden", "message": message}, status=403))
+
+    async def stand(api: Api) -> None:
+        async with asyncio.timeout(10):
+            await Election(api, "team", "empg", "first").win()
+
+    assert _raised(refused, stand).is_denial
+
+
+def test_what_a_quota_refuses_is_told_once_whatever_it_counts() -> None:
+    told = []
+
+    async def answer(request: web.Request) -> web.Response:
+        told.append((await request.json())["message"])
+        return web.json_response({})
+
+    async def tell(api: Api) -> None:
+        recorder = Recorder(api, lambda: 1000.0)
+        run = {"metadata": {"namespace": "team", "name": "demo", "uid": "u"}}
+        for used in (56, 57):
+            await recorder.tell(run, Event("Warning", "ApplyFailed", f"Job demo: exceeded quota, used: {used}"))
+        for attempt in (1, 2):
+            await recorder.tell(run, Event("Normal", "Started", f"attempt {attempt}"))
+
+    _result(answer, tell)
+    assert told == ["Job demo: exceeded quota, used: 56", "attempt 1", "attempt 2"]
+
+
+def test_a_webhook_that_does_not_answer_refuses_what_others_need_not_wait_for() -> None:
+    said = {"message": 'Internal error occurred: failed calling webhook "mjob.kb.io": failed to call webhook: Post "x"'}
+    error = _raised(_always(lambda: web.json_response(said, status=500)), lambda api: api.apply(JOB_MANIFEST))
+    assert (error.is_refusal, error.is_denial) == (True, False)
 
 
 def test_a_definition_that_lacks_a_field_is_told_from_a_server_that_fails() -> None:

@@ -66,6 +66,9 @@ def test_flags_become_settings() -> None:
         ("--pod-monitor-labels={", "'{' is not JSON"),
         ("--extra-egress=[1]", "--extra-egress: Input should be a valid dictionary"),
         ("--network-policies", "error: --network-policies needs --api-server-cidrs, the addresses that"),
+        ("--api-server-cidrs=10.0.0.1", "'10.0.0.1' is an address; write it as a network, 10.0.0.1/32"),
+        ("--api-server-cidrs=fd00::1", "write it as a network, fd00::1/128"),
+        ("--api-server-cidrs=10.0.0.0/33", "'10.0.0.0/33' is no network; write it as 10.0.0.1/32"),
         ("--nonsense", "unrecognized arguments: --nonsense"),
     ],
 )

@@ -16,6 +16,10 @@ from empg_operator.strategic import merge
 
 USER = 1000
 """User and group of the programs; files in the run directory belong to them."""
+NO_PROXY_LABELS = {"sidecar.istio.io/inject": "false"}
+NO_PROXY_ANNOTATIONS = {"linkerd.io/inject": "disabled"}
+"""Service meshes give no proxy to these pods unless `podTemplate` says otherwise: one that is an ordinary container
+outlives the learner, whose pod then never ends, and takes the ports that ranks choose for NCCL."""
 
 
 def pod_template(
@@ -47,8 +51,12 @@ def pod_template(
     """
     built = {
         "metadata": {
-            "labels": names.labels(run.metadata.name, role),
-            "annotations": {"kubectl.kubernetes.io/default-container": role, **(annotations or {})},
+            "labels": names.labels(run.metadata.name, role) | NO_PROXY_LABELS,
+            "annotations": {
+                "kubectl.kubernetes.io/default-container": role,
+                **NO_PROXY_ANNOTATIONS,
+                **(annotations or {}),
+            },
         },
         "spec": {
             "serviceAccountName": names.service_account(run.metadata.name, role),
@@ -121,7 +129,8 @@ def _scheduling(run: EMPGRun) -> dict[str, Any]:
 
 def _hold(merged: dict[str, Any], built: dict[str, Any], role: names.Role, required: Sequence[Volume]) -> None:
     """Put back into a merged template what Deployment, Job, Service and programs rely on."""
-    merged.setdefault("metadata", {}).setdefault("labels", {}).update(built["metadata"]["labels"])
+    ours = {name: value for name, value in built["metadata"]["labels"].items() if name not in NO_PROXY_LABELS}
+    merged.setdefault("metadata", {}).setdefault("labels", {}).update(ours)
     spec = merged["spec"]
     spec |= {field: built["spec"][field] for field in ("restartPolicy", "subdomain") if field in built["spec"]}
     _replace(spec, "volumes", "name", [volume.volume() for volume in required])
