@@ -86,4 +86,4 @@ images:
 	$(BUILDER) -f docker/sampler.Dockerfile --build-arg VARIANT=$(VARIANT) -t empg/sampler:$(VERSION)$(if $(filter cpu,$(VARIANT)),-cpu) .
 
 clean:
-	rm -rf $(VENV) runs build dist
+	rm -rf $(VENV) build dist
