@@ -1,8 +1,10 @@
 """The learner program with scripted samplers: whole runs, restarts, guards and exit codes."""
 
+import re
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from learner_runs import Directory, free_port, until
@@ -18,6 +20,7 @@ from empg.rundir.plans import read_plans
 from empg.rundir.progress import read_progress
 from empg.rundir.specs import read_spec
 from empg.verdict import Verdict
+from empg_trainer.objectives.metrics import MEANS
 
 pytestmark = pytest.mark.slow
 
@@ -59,6 +62,19 @@ def test_a_run_leaves_policies_states_figures_and_evaluations(undisturbed):
     final = read_final(store)
     assert (final.policy, sorted(final.evaluations)) == (3, [0, 2, 3])
     assert read_progress(store).phase == "done"
+
+
+def test_every_figure_is_explained(undisturbed):
+    table = (Path(__file__).parents[2] / "docs/training.md").read_text().split("| figure | meaning |")[1]
+    explained = set(re.findall(r"`(\w+)`", "".join(re.findall(r"^\|([^|]*)\|", table, re.MULTILINE))))
+    figures = {name for row in read_metrics(undisturbed.store) for name in row}
+    assert figures <= explained
+    assert explained - {"KL"} <= figures | MEANS.keys() | {
+        "clip_ratio_min",
+        "clip_ratio_mean",
+        "clip_ratio_max",
+        "kl_loss",
+    }
 
 
 def test_figures_are_there_for_tensorboard(undisturbed):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -427,6 +428,12 @@ def test_all_reasons_are_ordered_and_all_but_the_rarest_are_tried() -> None:
     tried = {reason for _, reason, _ in TABLE.values()} - {STARTING.reason}
     assert tried <= set(GRAVITY)
     assert set(GRAVITY) - tried == {"CreateContainerError", "FailedMapVolume"}
+
+
+def test_the_docs_say_what_to_do_about_every_reason() -> None:
+    table = (Path(__file__).parents[2] / "docs/kubernetes.md").read_text().split("| reason | look at |")[1]
+    told = set(re.findall(r"`(\w+)`", "".join(re.findall(r"^\|([^|]*)\|", table.split("\n\n")[0], re.MULTILINE))))
+    assert set(GRAVITY) <= told
 
 
 def test_what_explains_the_others_is_named() -> None:

@@ -14,7 +14,8 @@ class FromRun(Spec):
     name: str | None = field(None, change="immutable", max_length=RUN_NAME_LENGTH, pattern=RUN_NAME)
     """Name of another EMPGRun in the same namespace. Needs a cluster."""
     run_dir: str | None = field(None, change="immutable", min_length=1, max_length=4096)
-    """Run directory of the other run. In a cluster: below the root of the claim that holds it, which is its name."""
+    """Run directory of the other run, relative to the manifest. In a cluster: relative to the root of the claim that
+    holds it, where it has the name of the run."""
     claim_name: str | None = field(None, change="immutable", max_length=253, pattern=SUBDOMAIN)
     """PersistentVolumeClaim that holds `runDir`. Absent: the claim of this run. Needs a cluster."""
     policy: int | None = field(None, change="immutable", ge=0, le=1_000_000)
@@ -40,7 +41,7 @@ class ModelSpec(Spec):
     """The base model: a hub id, a local directory in Hugging Face layout, or another run's policy."""
 
     name: str | None = field(None, change="immutable", min_length=1, max_length=4096)
-    """Hub id (`Qwen/Qwen2.5-1.5B`) or directory. A relative directory is relative to the manifest."""
+    """Hub id (`Qwen/Qwen2.5-1.5B`) or directory, relative to the manifest; in a cluster, to the root of the claim."""
     revision: str | None = field(None, change="immutable", min_length=1, max_length=255)
     """Hub revision: branch, tag or commit."""
     from_run: FromRun | None = field(None, change="immutable")

@@ -55,7 +55,8 @@ class TaskSpec(Spec):
     name: Literal["arithmetic", "gsm8k", "math", "dataset"] = field(change="immutable")
     """`arithmetic`: synthetic word problems without end. `gsm8k`, `math`: the public sets. `dataset`: any rows."""
     source: str | None = field(None, change="immutable", min_length=1, max_length=4096)
-    """Hub id, or a .jsonl or .parquet file (relative to the manifest). Absent: the task's own hub id."""
+    """Hub id, or a .jsonl or .parquet file, relative to the manifest (in a cluster, to the root of the claim). Absent:
+    the task's own hub id."""
     config: str | None = field(None, change="immutable", min_length=1, max_length=255)
     """Configuration name of a hub data set."""
     split: str = field("train", change="immutable", min_length=1, max_length=255)
