@@ -3,7 +3,7 @@
     python benchmarks/iteration_overhead.py [--quick] [--iterations N]
 
 Runs the demo through the run directory, with a learner and a sampler process, then its prompts, batch and lengths
-through ``plain_loop.py``, one after the other. Prints medians over iterations, without the first ones, and their ratio.
+through `plain_loop.py`, one after the other. Prints medians over iterations, without the first ones, and their ratio.
 """
 
 from __future__ import annotations

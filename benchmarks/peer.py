@@ -11,7 +11,7 @@ from demo_run import LIMIT_SECONDS, WARM_UP
 
 
 def seconds_of(program: str, root: Path, iterations: int, *arguments: str) -> list[float]:
-    """Seconds of each iteration that ``program`` of this folder prints as its last line, without the first ones."""
+    """Seconds of each iteration that `program` of this folder prints as its last line, without the first ones."""
     command = [sys.executable, str(Path(__file__).with_name(program)), str(root), str(iterations), *arguments]
     done = subprocess.run(command, check=True, timeout=LIMIT_SECONDS, stdout=subprocess.PIPE, text=True)
     seconds: list[float] = json.loads(done.stdout.splitlines()[-1])

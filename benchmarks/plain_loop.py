@@ -1,4 +1,4 @@
-"""The plainest on-policy loop there is: one process, vLLM's ``generate``, one padded PyTorch step, weights handed over.
+"""The plainest on-policy loop there is: one process, vLLM's `generate`, one padded PyTorch step, weights handed over.
 
     python benchmarks/plain_loop.py RUN_DIR ITERATIONS
 
@@ -37,7 +37,7 @@ def step(
     rows: list[tuple[list[int], list[int]]],
     advantages: torch.Tensor,
 ) -> None:
-    """One step on all (prompt, answer) at once; ``advantages`` [N]."""
+    """One step on all (prompt, answer) at once; `advantages` [N]."""
     ids, mask = padded([prompt + answer for prompt, answer in rows])
     position = torch.arange(ids.shape[1])[None]
     answered = mask & (position >= torch.tensor([len(prompt) for prompt, _ in rows])[:, None])

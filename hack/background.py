@@ -25,7 +25,7 @@ _POLL_SECONDS = 0.1
 
 @dataclass(frozen=True)
 class Background:
-    """The server of one work directory: a process that holds the lock of its file ``pid`` as long as it lives."""
+    """The server of one work directory: a process that holds the lock of its file `pid` as long as it lives."""
 
     directory: Path
     """Absolute."""

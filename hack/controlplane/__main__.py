@@ -1,4 +1,4 @@
-"""``python -m hack.controlplane up|down|status``: a control plane that runs until it is taken down.
+"""`python -m hack.controlplane up|down|status`: a control plane that runs until it is taken down.
 
 `up` prints the line that sets KUBECONFIG, starting the control plane unless it runs; its programs are children of a
 process of their own and end with it.

@@ -69,7 +69,7 @@ class Call:
     verb: str
     """get, list, watch, create, update, patch, delete or deletecollection."""
     resource: str
-    """Plural, with subresource: ``pods``, ``jobs/status``. Empty for a path that is no resource."""
+    """Plural, with subresource: `pods`, `jobs/status`. Empty for a path that is no resource."""
     namespace: str
     name: str
     code: int

@@ -35,7 +35,7 @@ class Authority:
 
     @classmethod
     def create(cls, directory: Path) -> Authority:
-        """A new authority; its certificate is ``ca.crt`` in the directory."""
+        """A new authority; its certificate is `ca.crt` in the directory."""
         directory.mkdir(parents=True, exist_ok=True)
         key = ec.generate_private_key(ec.SECP256R1())
         name = _name("empg-test-ca", [])

@@ -18,7 +18,7 @@ from hack.controlplane.processes import Group, free_port
 
 SERVICE_RANGE = "10.96.0.0/16"
 SERVICE_ADDRESS = "10.96.0.1"
-"""Of the Service ``kubernetes``: the first of the range."""
+"""Of the Service `kubernetes`: the first of the range."""
 _READY_SECONDS = 90.0
 _AUDIT_POLICY = {
     "apiVersion": "audit.k8s.io/v1",

@@ -30,11 +30,11 @@ class Group:
 
     logs: Path
     prefix: Sequence[str] = ()
-    """Put before every command, such as ``nsenter --net=…``."""
+    """Put before every command, such as `nsenter --net=…`."""
     running: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
 
     def start(self, name: str, *command: str) -> None:
-        """Start a program; its output goes to ``NAME.log``."""
+        """Start a program; its output goes to `NAME.log`."""
         self.logs.mkdir(parents=True, exist_ok=True)
         with (self.logs / f"{name}.log").open("ab") as log:
             self.running[name] = subprocess.Popen(

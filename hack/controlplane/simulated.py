@@ -16,7 +16,7 @@ _READY_SECONDS = 60.0
 
 
 def add_nodes(plane: ControlPlane, count: int) -> None:
-    """Add simulated nodes ``node-0`` to ``node-<count - 1>`` and wait until they take pods; call it once.
+    """Add simulated nodes `node-0` to `node-<count - 1>` and wait until they take pods; call it once.
 
     Raises:
         ToolError: kwok can't be had.

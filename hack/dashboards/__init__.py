@@ -1,1 +1,1 @@
-"""Grafana dashboards as code; ``make generate`` writes their JSON into the chart."""
+"""Grafana dashboards as code; `make generate` writes their JSON into the chart."""

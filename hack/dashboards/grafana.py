@@ -13,7 +13,7 @@ Kind = Literal["timeseries", "stat"]
 
 @dataclass(frozen=True)
 class Query:
-    """One PromQL expression and what its series are called (``{{label}}`` is a label's value)."""
+    """One PromQL expression and what its series are called (`{{label}}` is a label's value)."""
 
     expr: str
     legend: str = ""
@@ -27,7 +27,7 @@ class Panel:
     description: str
     queries: Sequence[Query]
     unit: str = "short"
-    """Grafana's name: ``s``, ``percentunit``, ``bytes``, ``short``."""
+    """Grafana's name: `s`, `percentunit`, `bytes`, `short`."""
     kind: Kind = "timeseries"
     width: int = 8
     height: int = 8
@@ -53,7 +53,7 @@ class Variable:
     name: str
     label: str
     query: str = ""
-    """``label_values(metric{…}, label)``; empty: a Prometheus data source."""
+    """`label_values(metric{…}, label)`; empty: a Prometheus data source."""
     several: bool = False
     """Whether several values, and all of them, may be chosen."""
 

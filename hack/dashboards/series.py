@@ -7,7 +7,7 @@ SELECTOR = 'namespace="$namespace",empg_dev_run="$run"'
 
 
 def learner(name: str) -> str:
-    """A gauge of the learner. ``max``: after a restart the series of two pods overlap for a scrape."""
+    """A gauge of the learner. `max`: after a restart the series of two pods overlap for a scrape."""
     return f"max(empg_learner_{name}{{{SELECTOR}}})"
 
 

@@ -1,4 +1,4 @@
-"""``python -m hack.packaging [--check]``: write the generated files of chart and manifests, or say which are stale."""
+"""`python -m hack.packaging [--check]`: write the generated files of chart and manifests, or say which are stale."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _write(files: dict[Path, str], check: bool) -> list[Path]:
-    """The files that differ, which are written unless ``check``."""
+    """The files that differ, which are written unless `check`."""
     stale = [path for path, text in files.items() if not path.exists() or path.read_text() != text]
     if not check:
         for path in stale:

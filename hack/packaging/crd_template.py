@@ -1,6 +1,6 @@
 """The custom resource definition as a template of the chart.
 
-It is a template and no file of ``crds/``, because Helm never upgrades what lies there.
+It is a template and no file of `crds/`, because Helm never upgrades what lies there.
 """
 
 from __future__ import annotations

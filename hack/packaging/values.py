@@ -1,4 +1,4 @@
-"""The chart's values: from ``values.yaml`` and its comments to a JSON schema and a table."""
+"""The chart's values: from `values.yaml` and its comments to a JSON schema and a table."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _TYPES = {bool: "boolean", int: "integer", float: "number", str: "string", list:
 
 @dataclass(frozen=True)
 class Value:
-    """One key of ``values.yaml``."""
+    """One key of `values.yaml`."""
 
     key: str
     default: Any
@@ -23,7 +23,7 @@ class Value:
     annotation: dict[str, Any]
     """JSON schema that its comment gives."""
     values: tuple[Value, ...]
-    """Keys below. A mapping whose annotation speaks of ``additionalProperties`` is free in its keys and has none."""
+    """Keys below. A mapping whose annotation speaks of `additionalProperties` is free in its keys and has none."""
 
 
 def read_values(text: str) -> tuple[Value, ...]:

@@ -59,7 +59,7 @@ class Actor:
         answers: Answers,
         wake: Callable[[RunKey], None],
     ) -> None:
-        """``wake`` is called with other runs that a new status concerns."""
+        """`wake` is called with other runs that a new status concerns."""
         self._key = key
         self._run = observed.run
         self._children = observed.children

@@ -21,7 +21,7 @@ class Answers:
         self._given: dict[str, tuple[bytes, bytes]] = {}
 
     def note(self, name: str, desired: Manifest, answer: Manifest) -> None:
-        """Remember that ``desired`` was applied to the object of this name and made it ``answer``."""
+        """Remember that `desired` was applied to the object of this name and made it `answer`."""
         self._given[name] = (_digest(desired), _digest(answer))
 
     def is_vain(self, name: str, desired: Manifest, observed: Manifest) -> bool:

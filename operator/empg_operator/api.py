@@ -86,7 +86,7 @@ class Api:
     ) -> AsyncIterator[tuple[list[Manifest], int]]:
         """Chunks of a collection, each with the resource version that the whole list is of.
 
-        ``labels`` stands in for the selector of the kind.
+        `labels` stands in for the selector of the kind.
         """
         query = {"limit": str(limit)}
         if selector := kind.selector if labels is None else labels:
@@ -129,7 +129,7 @@ class Api:
         return await self._patch("apply", kind.path(about["namespace"], about["name"]), manifest)
 
     async def apply_status(self, run: Manifest, status: Manifest) -> Manifest | None:
-        """Make ``status`` all that is ours of a run's status; the run as it is then, or None if it is gone.
+        """Make `status` all that is ours of a run's status; the run as it is then, or None if it is gone.
 
         ApiError with code 409: the run is not as it was observed. In writes to a status the API server looks at the
         resource version alone, not at the UID: a later run of the same name would inherit the status of this one.

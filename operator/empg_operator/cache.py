@@ -1,6 +1,6 @@
 """What the API server was last seen to have: the runs and all that carries their labels.
 
-Objects are kept as compact JSON without ``managedFields``, a fraction of the size of the parsed values, and are parsed
+Objects are kept as compact JSON without `managedFields`, a fraction of the size of the parsed values, and are parsed
 when a run is reconciled.
 """
 
@@ -69,12 +69,12 @@ class Cache:
         return concerned
 
     def remove(self, manifest: Manifest) -> set[RunKey]:
-        """Take an object out that was deleted; its resource version is that of the deletion. As ``put`` else."""
+        """Take an object out that was deleted; its resource version is that of the deletion. As `put` else."""
         about = manifest["metadata"]
         return self.forget(manifest["kind"], about["namespace"], about["name"], int(about["resourceVersion"]))
 
     def forget(self, kind: str, namespace: str, name: str, version: int) -> set[RunKey]:
-        """Take an object out that was gone at ``version``; a newer one stays. As ``put`` else."""
+        """Take an object out that was gone at `version`; a newer one stays. As `put` else."""
         place = (namespace, name)
         old = self._kinds[kind].get(place)
         if old and old.version > version:
@@ -86,9 +86,9 @@ class Cache:
         return self._drop(kind, place) if old else set()
 
     def retain(self, kind: str, namespace: str | None, listed: Collection[_Place], version: int) -> set[RunKey]:
-        """Forget what a whole list of ``version`` did not have; the runs that this concerns.
+        """Forget what a whole list of `version` did not have; the runs that this concerns.
 
-        ``listed`` are the (namespace, name) of the list of one namespace, or of all. What was put in after the list was
+        `listed` are the (namespace, name) of the list of one namespace, or of all. What was put in after the list was
         taken stays.
         """
         absent = [

@@ -85,13 +85,13 @@ class Plan:
     """What to do now. Everything is idempotent; it is done in the order of the fields."""
 
     find: tuple[Place, ...] = ()
-    """Children to ask the API server for by name; they come in ``Observed.children`` or ``Observed.absent``, and
+    """Children to ask the API server for by name; they come in `Observed.children` or `Observed.absent`, and
     planning is repeated before anything else is done."""
     try_pods: Mapping[str, Manifest] = field(default_factory=dict)
-    """Pods to create in a dry run, by the name of their template's revision; the answer comes as ``Observed.refusals``,
+    """Pods to create in a dry run, by the name of their template's revision; the answer comes as `Observed.refusals`,
     and planning is repeated before anything else is done."""
     diagnose: bool = False
-    """Take a ``Diagnosis`` and plan again before anything else is done."""
+    """Take a `Diagnosis` and plan again before anything else is done."""
     apply: tuple[Manifest, ...] = ()
     """Server-side apply, forced, under our field manager."""
     create: tuple[Manifest, ...] = ()

@@ -15,9 +15,9 @@ from empg_operator.settings import Settings
 
 
 def parse(arguments: Sequence[str] | None) -> tuple[Settings, argparse.Namespace]:
-    """The settings, and what is not one: ``kubeconfig``, ``log_format``, ``log_level``. Exits with 2 on errors.
+    """The settings, and what is not one: `kubeconfig`, `log_format`, `log_level`. Exits with 2 on errors.
 
-    Lists take a flag per item; booleans are ``--flag`` and ``--no-flag``; what has structure is JSON.
+    Lists take a flag per item; booleans are `--flag` and `--no-flag`; what has structure is JSON.
     """
     parser = argparse.ArgumentParser(prog="empg-operator", description="Operator of EMPGRun objects.")
     parser.add_argument(

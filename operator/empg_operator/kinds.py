@@ -20,7 +20,7 @@ class Kind:
     """Label selector of the objects that concern us; empty: all."""
 
     def path(self, namespace: str | None, name: str = "", subresource: str = "") -> str:
-        """Path of an object, or of a collection where ``name`` is empty; of all namespaces where there is none.
+        """Path of an object, or of a collection where `name` is empty; of all namespaces where there is none.
 
         A name may come from a status, which a run's pods write to: it leads to no other kind.
         """

@@ -31,7 +31,7 @@ class Election:
     """One candidate."""
 
     def __init__(self, api: Api, namespace: str, name: str, identity: str) -> None:
-        """``namespace`` and ``name`` are those of the Lease."""
+        """`namespace` and `name` are those of the Lease."""
         self._api = api
         self._namespace = namespace
         self._name = name

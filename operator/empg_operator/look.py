@@ -22,7 +22,7 @@ _Children = Mapping[tuple[str, str], Manifest]
 async def look(api: Api, key: RunKey, run: Manifest, children: _Children, now: float) -> Diagnosis:
     """Four requests as a rule: the pods, the claim, and the events of the likeliest culprits. Where a chunk does not
     hold all pods, one more for each further chunk that is read and for each laggard in none of them; and one for each
-    further chunk of the events of others. ``now`` goes into it."""
+    further chunk of the events of others. `now` goes into it."""
     pods = [pod for pod in await _pods(api, key, now) if not _of_another_job(pod, children)]
     if len(pods) >= CHUNK:
         pods += await _laggards(api, key, run, {pod["metadata"]["name"] for pod in pods})

@@ -1,4 +1,4 @@
-"""``empg-operator``: the operator's process."""
+"""`empg-operator`: the operator's process."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ async def _lead(
 async def _work(
     stop: asyncio.Event, connection: Connection, api: Api, settings: Settings, metrics: Metrics, health: Health
 ) -> None:
-    """Look after runs until ``stop``."""
+    """Look after runs until `stop`."""
     shown = RunCollector()
     metrics.registry.register(shown)
     cache = Cache()
@@ -128,7 +128,7 @@ def _stop_on_signals(stop: asyncio.Event) -> None:
 
 
 async def _done(stop: asyncio.Event, work: Coroutine[Any, Any, None]) -> bool:
-    """Do this unless ``stop`` comes first; whether it was done."""
+    """Do this unless `stop` comes first; whether it was done."""
     task, stopping = asyncio.create_task(work), asyncio.create_task(stop.wait())
     await asyncio.wait({task, stopping}, return_when=asyncio.FIRST_COMPLETED)
     stopping.cancel()

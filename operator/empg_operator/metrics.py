@@ -78,7 +78,7 @@ class Metrics:
         )
 
     def show_sizes(self, sizes: Callable[[], Mapping[str, int]]) -> None:
-        """Show the number of cached objects by kind, as ``sizes`` gives it at each scrape."""
+        """Show the number of cached objects by kind, as `sizes` gives it at each scrape."""
         self.registry.register(_Sizes(sizes))
 
 

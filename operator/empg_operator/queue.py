@@ -38,8 +38,8 @@ class TryLaterError(Exception):
 class Queue(Generic[Key]):
     """Keys to work on.
 
-    ``work`` takes a key and gives the seconds after which to work on it again without an event, or None.
-    ``draw`` gives uniform numbers from 0 to 1, for the jitter.
+    `work` takes a key and gives the seconds after which to work on it again without an event, or None.
+    `draw` gives uniform numbers from 0 to 1, for the jitter.
     """
 
     def __init__(

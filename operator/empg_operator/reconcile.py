@@ -61,7 +61,7 @@ class Reconciler:
         clock: Callable[[], float],
         wake: Callable[[RunKey], None],
     ) -> None:
-        """``clock`` gives seconds since the epoch; ``wake`` asks for a pass over another run."""
+        """`clock` gives seconds since the epoch; `wake` asks for a pass over another run."""
         self._plan = plan
         self._cache = cache
         self._api = api

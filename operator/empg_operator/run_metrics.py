@@ -59,7 +59,7 @@ _FIGURES = (
 
 
 class RunCollector(Collector):
-    """Gauges of the runs that were last ``show``n."""
+    """Gauges of the runs that were last `show`n."""
 
     def __init__(self) -> None:
         self._runs: dict[RunKey, _Run] = {}

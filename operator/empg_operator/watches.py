@@ -22,7 +22,7 @@ class Watches:
     def __init__(
         self, metrics: Metrics, doubt: Callable[[Kind], None], clock: Callable[[], float] = time.monotonic
     ) -> None:
-        """``doubt`` is called when a kind was listed anew, before its watch begins."""
+        """`doubt` is called when a kind was listed anew, before its watch begins."""
         self._doubt = doubt
         self._clock = clock
         now = self._clock()

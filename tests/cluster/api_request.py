@@ -15,7 +15,7 @@ class ApiRequest:
     verb: str
     """get, list, watch, create, update, patch, delete or deletecollection; for a path that is no resource, get."""
     resource: str
-    """Plural, with subresource: ``pods``, ``jobs/status``. Empty for a path that is no resource."""
+    """Plural, with subresource: `pods`, `jobs/status`. Empty for a path that is no resource."""
     namespace: str
     name: str
     path: str

@@ -32,9 +32,9 @@ DEFINITION = Path(__file__).parents[2] / "manifests" / "crd.yaml"
 
 @pytest.fixture(scope="session")
 def control_plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Access]:
-    """An administrator's access to the cluster of ``$EMPG_TEST_KUBECONFIG``, or to a control plane without nodes.
+    """An administrator's access to the cluster of `$EMPG_TEST_KUBECONFIG`, or to a control plane without nodes.
 
-    Without the programs of a control plane the tests are skipped; they fail where ``CI=true``.
+    Without the programs of a control plane the tests are skipped; they fail where `CI=true`.
     """
     existing = os.environ.get("EMPG_TEST_KUBECONFIG")
     if existing:
@@ -81,7 +81,7 @@ def node(control_plane: Access, namespace: str) -> Iterator[SimulatedNode]:
 
 @pytest.fixture
 def volumes(control_plane: Access, tmp_path: Path) -> Iterator[None]:
-    """Claims of the storage class ``local`` are bound as long as the test lasts."""
+    """Claims of the storage class `local` are bound as long as the test lasts."""
     provider = LocalVolumes(control_plane.kubeconfig, tmp_path / "volumes")
     provider.create_class()
     thread = threading.Thread(target=provider.serve)

@@ -31,7 +31,7 @@ class _OpenWatch:
 
 
 class FaultProxy:
-    """Stands between clients and the API server while the ``with`` block lasts.
+    """Stands between clients and the API server while the `with` block lasts.
 
     Clients use its kubeconfig, a copy of the original one. What they do as its user or with a bearer token, they do
     with the same rights as without the proxy.

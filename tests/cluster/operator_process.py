@@ -20,9 +20,9 @@ _POLL_SECONDS = 0.02
 
 
 class OperatorProcess:
-    """``empg-operator`` with its own metrics port; it can be started, stopped, killed and started again.
+    """`empg-operator` with its own metrics port; it can be started, stopped, killed and started again.
 
-    ``flags`` may be changed between two starts.
+    `flags` may be changed between two starts.
     """
 
     def __init__(self, kubeconfig: Path, log: Path, *flags: str) -> None:

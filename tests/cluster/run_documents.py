@@ -14,7 +14,7 @@ MISSING = object()
 
 
 def run(name: str, changes: Mapping[str, Any] | None = None) -> Document:
-    """A small valid run with changes by dotted keys of the spec, as in ``{"em.seed": 1}``."""
+    """A small valid run with changes by dotted keys of the spec, as in `{"em.seed": 1}`."""
     spec: Document = {"model": {"name": "base"}, "task": {"name": "arithmetic"}, "em": {"iterations": 3}}
     document = {"apiVersion": "empg.dev/v1alpha1", "kind": "EMPGRun", "metadata": {"name": name}, "spec": spec}
     return changed(document, changes or {})

@@ -40,7 +40,7 @@ class Start(enum.Enum):
 
 
 class SimulatedNode:
-    """A node of the cluster while the ``with`` block lasts.
+    """A node of the cluster while the `with` block lasts.
 
     Attributes may be changed at any time:
         start_as: what becomes of a pod when it arrives; everything runs unless told otherwise.
@@ -104,7 +104,7 @@ class SimulatedNode:
         return list(found)
 
     def finish(self, pod: Pod, exit_code: int = 0, reason: str | None = None, message: str = "") -> None:
-        """Its containers end; with ``restartPolicy: Always`` they are in a crash loop until `run` is called."""
+        """Its containers end; with `restartPolicy: Always` they are in a crash loop until `run` is called."""
         if pod["spec"].get("restartPolicy", "Always") == "Always":
             self._say(pod, pod_status.crashing(pod, exit_code, message))
         else:

@@ -60,7 +60,7 @@ class Cluster:
         self._runs.apply_status(run, status, names.FIELD_MANAGER)
 
     def status_of(self, run: str, uid: str | None, manager: str, account_of: str) -> RunStatus:
-        """What a pod of ``account_of`` writes to the status of ``run`` with."""
+        """What a pod of `account_of` writes to the status of `run` with."""
         role: names.Role = "learner" if manager == LEARNER else "sampler"
         user = self._admin.service_account(self._namespace, names.service_account(account_of, role))
         config = yaml.safe_load(user.kubeconfig.read_text())

@@ -1,16 +1,16 @@
 """A real cluster with the project's own images and the chart installed, and a namespace for each module.
 
-Collected only when asked for: ``make e2e``, or ``pytest tests/e2e/test_….py``. Variables of the environment:
+Collected only when asked for: `make e2e`, or `pytest tests/e2e/test_….py`. Variables of the environment:
 
-``EMPG_E2E_DIR``
-    Work directory of a cluster of ``hack.cluster`` that is used, and started first if it does not run. It is left
+`EMPG_E2E_DIR`
+    Work directory of a cluster of `hack.cluster` that is used, and started first if it does not run. It is left
     running with its images and the release, for the next session, which renews both where the code has changed:
-    ``python -m hack.cluster down --dir …`` ends it.
-``EMPG_E2E_KUBECONFIG``
+    `python -m hack.cluster down --dir …` ends it.
+`EMPG_E2E_KUBECONFIG`
     A cluster that is there. Its nodes must find the images, and it needs a default storage class with ReadWriteMany.
-``EMPG_E2E_IMAGES``
-    With it: what the names of the images begin with, such as ``registry.example/empg``; their tags are the version,
-    the sampler's with ``-cpu``.
+`EMPG_E2E_IMAGES`
+    With it: what the names of the images begin with, such as `registry.example/empg`; their tags are the version,
+    the sampler's with `-cpu`.
 
 Without any of them a cluster is made for the session, images are built for it, and both go afterwards; this needs root.
 

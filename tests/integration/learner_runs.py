@@ -34,7 +34,7 @@ class Run:
     """A run directory, its manifest and its learners."""
 
     def __init__(self, root: Path, spec_file: Path, base: Path, uid: str | None, **changes: dict[str, object]) -> None:
-        """``changes`` of the spec by section; ``base`` is where the base model goes."""
+        """`changes` of the spec by section; `base` is where the base model goes."""
         self.root = root
         self.store = PosixStore(root)
         self.spec = {section: {**SPEC.get(section, {}), **changes.get(section, {})} for section in {*SPEC, *changes}}
@@ -55,7 +55,7 @@ class Run:
         return Learner(module, arguments, [ENVIRONMENT | environment for environment in environments], log)
 
     def phase(self, attempt: int = 1) -> str | None:
-        """What the learner does, None before that of this ``attempt`` told."""
+        """What the learner does, None before that of this `attempt` told."""
         progress = read_progress(self.store)
         return progress.phase if progress is not None and progress.attempt == attempt else None
 
@@ -77,7 +77,7 @@ class Directory(Run):
         super().__init__(root, root / "manifest.json", root / "base", None, **changes)
 
     def start(self, **environment: str) -> Learner:
-        """``empg-learner``."""
+        """`empg-learner`."""
         return self.launch("empg_trainer.main", [str(self.root)], environment)
 
     def start_ranks(self, world: int) -> Learner:

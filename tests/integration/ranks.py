@@ -10,7 +10,7 @@ import warm  # noqa: F401 - forks that have torch
 
 
 def run_ranks(function, world, directory: Path, *args):
-    """``[function(*args) on rank 0, …]``; results must be picklable. Failures of a rank are raised here."""
+    """`[function(*args) on rank 0, …]`; results must be picklable. Failures of a rank are raised here."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

@@ -22,7 +22,7 @@ from empg.verdict import Verdict
 
 
 class ScriptedSampler(threading.Thread):
-    """Works on whatever is planned until it is stopped. ``verdict`` judges (prompt id, response ids)."""
+    """Works on whatever is planned until it is stopped. `verdict` judges (prompt id, response ids)."""
 
     def __init__(self, store, verdict=None, logprob_shift=0.0, kinds=("eval", "rollout")):
         super().__init__(daemon=True)

@@ -33,7 +33,7 @@ class Applied:
 
 
 class StatusServer:
-    """Listens on 127.0.0.1; ``account`` is the directory of a service account that trusts it."""
+    """Listens on 127.0.0.1; `account` is the directory of a service account that trusts it."""
 
     def __init__(self, place: Path, uid="u-1"):
         self.uid = uid

@@ -34,7 +34,7 @@ for what, ask in asked.items():
 
 
 class Hub(BaseHTTPRequestHandler):
-    """Answers every question about the repository ``hub/sNNN`` with status NNN, and none about ``hub/silent``."""
+    """Answers every question about the repository `hub/sNNN` with status NNN, and none about `hub/silent`."""
 
     def do_GET(self):
         if "/silent" in self.path:

@@ -19,7 +19,7 @@ FORKS.set_forkserver_preload(["empg_trainer.loop", "deepspeed"])
 
 
 class Learner:
-    """``python -m MODULE ARGUMENTS`` as one process for each of ``environments``, each leading a session."""
+    """`python -m MODULE ARGUMENTS` as one process for each of `environments`, each leading a session."""
 
     def __init__(
         self, module: str, arguments: Sequence[str], environments: Sequence[Mapping[str, str]], log: Path

@@ -36,7 +36,7 @@ def estimate(objective: Objective) -> Advantages:
 def loss_and_metrics(
     objective: Objective, logprobs: Tensor = LOGPROBS, old: Tensor | None = OLD
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """The loss of the golden batch in one micro-batch, in the number type of ``logprobs``."""
+    """The loss of the golden batch in one micro-batch, in the number type of `logprobs`."""
     found = estimate(objective)
     weights = aggregation_weights(objective, LENGTHS, found.keep, LONGEST)
     return token_loss(

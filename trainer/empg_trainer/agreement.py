@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def agreement(learner: Tensor, sampler: Tensor, own: Tensor, active: Tensor) -> dict[str, Tensor]:
-    """Sums and extremes that ``empg_trainer.objectives.combine`` adds up; ``summarize_agreement`` divides them.
+    """Sums and extremes that `empg_trainer.objectives.combine` adds up; `summarize_agreement` divides them.
 
     Args:
         learner: [n] log-probs in nats under the policy in training.
@@ -32,8 +32,8 @@ def agreement(learner: Tensor, sampler: Tensor, own: Tensor, active: Tensor) -> 
 def summarize_agreement(totals: dict[str, float]) -> dict[str, float | None]:
     """Figures for the record of an iteration; None for a mean over nothing.
 
-    ``kl_behaviour`` estimates KL(sampler ‖ learner) in nats per token, ``ratio_*`` are probabilities under the learner
-    over those under the sampler, and ``logprob_mismatch`` is the mean |difference| for tokens of the same version,
+    `kl_behaviour` estimates KL(sampler ‖ learner) in nats per token, `ratio_*` are probabilities under the learner
+    over those under the sampler, and `logprob_mismatch` is the mean |difference| for tokens of the same version,
     which would be 0 if both engines computed alike.
     """
     tokens, own = totals.get("tokens_sum", 0.0), totals.get("own_tokens_sum", 0.0)

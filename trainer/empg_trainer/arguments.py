@@ -1,4 +1,4 @@
-"""Command line of ``empg-learner``, shared by the launcher and the ranks that it starts."""
+"""Command line of `empg-learner`, shared by the launcher and the ranks that it starts."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from empg.rundir import keys
 
 
 def parser() -> argparse.ArgumentParser:
-    """Arguments of ``empg-learner``."""
+    """Arguments of `empg-learner`."""
     arguments = argparse.ArgumentParser(
         prog="empg-learner",
         description="The DeepSpeed learner of an EMPG run: makes the M-steps and publishes policies until the run is "

@@ -1,7 +1,7 @@
 """Attention over packed sequences: each token sees the earlier tokens of its own sequence and nothing else.
 
-Registered with transformers under ``PACKED``, so it serves every model that dispatches its attention by name. The base
-model receives the boundaries as ``cu_seq_lens_q`` and ``max_length_q``, the names transformers itself uses for packed
+Registered with transformers under `PACKED`, so it serves every model that dispatches its attention by name. The base
+model receives the boundaries as `cu_seq_lens_q` and `max_length_q`, the names transformers itself uses for packed
 input, and hands them down unchanged.
 """
 
@@ -35,18 +35,18 @@ def packed_attention(
     roll: Tensor | None = None,
     **options: Any,
 ) -> tuple[Tensor, None]:
-    """Causal attention of ``query`` [1, heads, T, d] over ``key`` and ``value`` [1, kv_heads, T, d], packed sequences.
+    """Causal attention of `query` [1, heads, T, d] over `key` and `value` [1, kv_heads, T, d], packed sequences.
 
-    ``cu_seq_lens_q`` [S + 1] holds the boundaries of the S sequences, int32, from 0 to T; ``max_length_q`` is the
+    `cu_seq_lens_q` [S + 1] holds the boundaries of the S sequences, int32, from 0 to T; `max_length_q` is the
     longest of them. Returns [1, T, heads, d]. Dropout is ignored: sampler and learner must be the same network.
 
-    Where sequences share tokens, those boundaries are of the U tokens of the whole sequences. ``unroll`` [U] says which
-    of the T tokens each one is, ``roll`` [T] where each of the T tokens is among them: attention is computed as if
+    Where sequences share tokens, those boundaries are of the U tokens of the whole sequences. `unroll` [U] says which
+    of the T tokens each one is, `roll` [T] where each of the T tokens is among them: attention is computed as if
     nothing were shared, so a token that several sequences share must see the same in all of them.
 
-    In bfloat16 on CUDA this is one call of ``torch.nn.attention.varlen``; no test covers it without a GPU. Elsewhere it
+    In bfloat16 on CUDA this is one call of `torch.nn.attention.varlen`; no test covers it without a GPU. Elsewhere it
     is one SDPA call per sequence: one masked call over all of them would be quadratic in T, and padded batches cost
-    more in copies than they save in calls (``benchmarks/attention.py``).
+    more in copies than they save in calls (`benchmarks/attention.py`).
     """
     assert attention_mask is None, "packed attention derives its mask from the sequence boundaries"
     for name in ("softcap", "s_aux"):
@@ -112,7 +112,7 @@ def packed_attention(
 
 
 def _window_mask(length: int, window: int, device: torch.device) -> Tensor:
-    """Boolean mask [length, length]: a token sees itself and the ``window`` − 1 tokens before it."""
+    """Boolean mask [length, length]: a token sees itself and the `window` − 1 tokens before it."""
     position = torch.arange(length, device=device)
     behind = position[:, None] - position[None, :]
     return (behind >= 0) & (behind < window)

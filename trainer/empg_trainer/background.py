@@ -12,12 +12,12 @@ _writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="writer")
 
 
 def in_background(write: Callable[[], object]) -> Future[object]:
-    """Run ``write`` after all that was given before. What it raises is raised by the result."""
+    """Run `write` after all that was given before. What it raises is raised by the result."""
     return _writer.submit(write)
 
 
 def settle(seconds: float = SETTLE_SECONDS) -> None:
-    """Return when all that was given is written or has failed, or after ``seconds``."""
+    """Return when all that was given is written or has failed, or after `seconds`."""
     try:
         _writer.submit(lambda: None).result(seconds)
     except TimeoutError:

@@ -82,15 +82,15 @@ class MicroBatch:
         )
 
     def inputs(self) -> dict[str, Any]:
-        """Arguments of ``Policy.forward`` but the temperature."""
+        """Arguments of `Policy.forward` but the temperature."""
         names = ("input_ids", "position_ids", "cu_seqlens", "max_length", "unroll", "roll", "positions", "targets")
         return {name: getattr(self, name) for name in names}
 
 
 def share_prompts(rows: Sequence[Answered], chosen: Sequence[int], world: int, budget: int) -> list[Bundle]:
-    """The answers ``rows[i] for i in chosen`` as bundles of at most ``budget`` tokens, or of one answer.
+    """The answers `rows[i] for i in chosen` as bundles of at most `budget` tokens, or of one answer.
 
-    Smaller ones where ``world`` ranks need them to have the same to do.
+    Smaller ones where `world` ranks need them to have the same to do.
     """
     if world > 1:
         budget = min(budget, sum(len(rows[index].response_ids) - 1 for index in chosen) // (SHARES_PER_RANK * world))
@@ -125,12 +125,12 @@ def bundle_length(rows: Sequence[Answered], bundle: Bundle) -> int:
 
 
 def _length(prompt: int, count: int, answers: int) -> int:
-    """The same, of ``count`` answers of so many tokens in all."""
+    """The same, of `count` answers of so many tokens in all."""
     return max(prompt + answers, -(-(count * prompt + answers) // UNROLLED_PER_TOKEN))
 
 
 def collate(rows: Sequence[Answered], bundles: Sequence[Bundle]) -> MicroBatch:
-    """The micro-batch of bundles of the answers ``rows``."""
+    """The micro-batch of bundles of the answers `rows`."""
     if not bundles:
         pair = torch.zeros(2, dtype=torch.int64)
         return MicroBatch(

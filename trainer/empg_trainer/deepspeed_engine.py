@@ -1,4 +1,4 @@
-"""DeepSpeed around a ``Policy``: configuration, gradient scaling and the one place that looks at gradient norms."""
+"""DeepSpeed around a `Policy`: configuration, gradient scaling and the one place that looks at gradient norms."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def holding(learner: LearnerSpec) -> dict[str, Any]:
 
 
 def configuration(learner: LearnerSpec, optimizer: OptimizerSpec) -> dict[str, Any]:
-    """DeepSpeed's configuration. Accumulation is ours: any number of ``backward`` calls, then one ``step``."""
+    """DeepSpeed's configuration. Accumulation is ours: any number of `backward` calls, then one `step`."""
     config = holding(learner) | {
         "gradient_accumulation_steps": 1,
         "managed_gradient_accumulation": False,
@@ -79,16 +79,16 @@ def configuration(learner: LearnerSpec, optimizer: OptimizerSpec) -> dict[str, A
 
 
 class Engine:
-    """A policy in training on all ranks. ``forward``, ``backward`` and ``step`` are collective operations.
+    """A policy in training on all ranks. `forward`, `backward` and `step` are collective operations.
 
-    ``parameters`` maps the model's own parameter names, as in its state dict, to parameters; tied ones appear once.
-    ``shapes`` has their whole shapes, which ZeRO 3 hides.
+    `parameters` maps the model's own parameter names, as in its state dict, to parameters; tied ones appear once.
+    `shapes` has their whole shapes, which ZeRO 3 hides.
     """
 
     def __init__(
         self, model: PreTrainedModel, learner: LearnerSpec, optimizer: OptimizerSpec, device: torch.device
     ) -> None:
-        """Take over ``model``, whose weights must be the ones to train from: ZeRO copies them now."""
+        """Take over `model`, whose weights must be the ones to train from: ZeRO copies them now."""
         import deepspeed
 
         self.model = model
@@ -122,12 +122,12 @@ class Engine:
         self._prime()
 
     def forward(self, **inputs: Any) -> tuple[Tensor, Tensor]:
-        """Log-probs and entropies of ``Policy.forward``."""
+        """Log-probs and entropies of `Policy.forward`."""
         logprobs, entropy = self.engine(**inputs)
         return logprobs, entropy
 
     def backward(self, loss: Tensor) -> None:
-        """Add the gradient of ``loss`` to the step's. The step's gradient is the sum over micro-batches and ranks."""
+        """Add the gradient of `loss` to the step's. The step's gradient is the sum over micro-batches and ranks."""
         self.engine.backward(loss * self.world)  # DeepSpeed averages over ranks
 
     def step(self, learning_rate: float, weight_decay: float) -> float:

@@ -52,7 +52,7 @@ def initialise() -> torch.device:
 
 
 def trains_on_gpus(usable: bool, present: bool, visible: str | None) -> bool:
-    """Whether to train on GPUs: if PyTorch can use one. ``visible`` is CUDA_VISIBLE_DEVICES, empty to hide them all.
+    """Whether to train on GPUs: if PyTorch can use one. `visible` is CUDA_VISIBLE_DEVICES, empty to hide them all.
 
     Raises:
         RuntimeError: there are some that it can't use, and training on the CPU instead would take for ever.
@@ -91,7 +91,7 @@ class Ranks:
         return self.rank == 0
 
     def lead(self, act: Callable[[], bytes]) -> bytes:
-        """Run ``act`` on rank 0 alone and give its result to every rank.
+        """Run `act` on rank 0 alone and give its result to every rank.
 
         A Stop there, Fenced or StorageFull stops every rank with the same code; what ends rank 0 alone ends the others
         as crashes.
@@ -114,7 +114,7 @@ class Ranks:
         return _broadcast(result)
 
     def beat(self) -> None:
-        """On rank 0 inside ``lead``: keep the others waiting without a time-out."""
+        """On rank 0 inside `lead`: keep the others waiting without a time-out."""
         if time.monotonic() - self._beaten > BEAT_SECONDS:
             self._send({"wait": True})
 
@@ -124,7 +124,7 @@ class Ranks:
 
 
 def _broadcast(data: bytes | None) -> bytes:
-    """Rank 0 gives ``data``, every rank gets it. Travels on the CPU."""
+    """Rank 0 gives `data`, every rank gets it. Travels on the CPU."""
     if dist.get_world_size() == 1:
         assert data is not None
         return data

@@ -46,7 +46,7 @@ class Evaluations:
         return min(scored, key=lambda policy: (-scored[policy], policy), default=None)
 
     def plan(self, spec: RunSpec, policy: int, last: bool) -> None:
-        """Plan what is lacking of the evaluation of a policy if it is due. ``last``: no further one will come."""
+        """Plan what is lacking of the evaluation of a policy if it is due. `last`: no further one will come."""
         due = evaluation_due(spec, policy) or (last and spec.evaluation.prompts > 0)
         if not due or not self._task.heldout or policy in self.results:
             return

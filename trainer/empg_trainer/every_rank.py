@@ -1,4 +1,4 @@
-"""``Leader`` as every rank sees it: its methods run on rank 0, and what they return reaches all ranks."""
+"""`Leader` as every rank sees it: its methods run on rank 0, and what they return reaches all ranks."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class EveryRank:
     """
 
     def __init__(self, ranks: Ranks, appoint: Callable[[], tuple[Leader, Origin]], spec: RunSpec) -> None:
-        """``appoint`` is called on rank 0 alone. ``spec`` counts there alone too: a node may see a newer manifest."""
+        """`appoint` is called on rank 0 alone. `spec` counts there alone too: a node may see a newer manifest."""
         self._ranks = ranks
         self._leader: Leader | None = None
 
@@ -50,19 +50,19 @@ class EveryRank:
         return self._leader.owner if self._leader else None
 
     def begin(self, iteration: int) -> RunSpec:
-        """The spec of an iteration; see ``Leader.begin``."""
+        """The spec of an iteration; see `Leader.begin`."""
         return RunSpec.model_validate_json(
             self._ask(lambda leader: leader.begin(iteration, self._ranks.beat).model_dump_json(by_alias=True).encode())
         )
 
     def sample(self, iteration: int) -> tuple[list[Trajectory], Sampled]:
-        """The answers to train on; see ``Leader.sample``."""
+        """The answers to train on; see `Leader.sample`."""
         data = self._ask(lambda leader: _encode(*leader.sample(iteration, self._ranks.beat)))
         header, _, rows = data.partition(b"\n")
         return from_parquet(rows), Sampled(**json.loads(header))
 
     def judge(self, result: StepResult, learning_rate: float, seconds: float) -> None:
-        """See ``Leader.judge``."""
+        """See `Leader.judge`."""
         self._tell(lambda leader: leader.judge(result, learning_rate, seconds))
 
     def check(self, trouble: Exception | None) -> None:
@@ -75,11 +75,11 @@ class EveryRank:
         self._tell(look)
 
     def finish(self, iteration: int, diverged: bool, seconds: Figures) -> None:
-        """See ``Leader.finish``."""
+        """See `Leader.finish`."""
         self._tell(lambda leader: leader.finish(iteration, diverged, seconds))
 
     def complete(self, iterations: int) -> None:
-        """See ``Leader.complete``."""
+        """See `Leader.complete`."""
         self._tell(lambda leader: leader.complete(iterations, self._ranks.beat))
 
     def _ask(self, act: Callable[[Leader], bytes]) -> bytes:

@@ -34,11 +34,11 @@ ASSETS = (".json", ".txt", ".model", ".jinja", ".tiktoken", ".py")
 """Endings of the files beside the weights that a model may need."""
 
 TOLERANCES = {torch.float32: 1e-3, torch.bfloat16: 0.15}
-"""Largest accepted difference of a log-prob in nats between our forward pass and the model's own, in ``check``."""
+"""Largest accepted difference of a log-prob in nats between our forward pass and the model's own, in `check`."""
 
 
 def import_model(store: Store, owner: LearnerOwner, spec: ModelSpec, base_dir: Path, longest: int) -> None:
-    """Publish the base model as policy 0, in ``spec.dtype``, for sequences of up to ``longest`` tokens.
+    """Publish the base model as policy 0, in `spec.dtype`, for sequences of up to `longest` tokens.
 
     Raises:
         ValueError: the model can't be had, or can't be trained; the message names the field and the remedy.
@@ -63,7 +63,7 @@ def import_model(store: Store, owner: LearnerOwner, spec: ModelSpec, base_dir: P
 
 
 def locate(spec: ModelSpec, base_dir: Path) -> Path:
-    """Local directory of the model, downloaded from the hub where needed; raises as ``import_model`` does."""
+    """Local directory of the model, downloaded from the hub where needed; raises as `import_model` does."""
     if spec.from_run is not None:
         return _policy_of(spec.from_run, base_dir)
     assert spec.name is not None, "the API model requires a source"
@@ -111,7 +111,7 @@ def check(model: PreTrainedModel, longest: int) -> None:
 
     Catches models with recurrent layers, an attention of their own, or logits that are scaled or capped; output weights
     that samplers would tie and we would not; and rotary frequencies that depend on the lengths of other sequences, for
-    sequences of up to ``longest`` tokens.
+    sequences of up to `longest` tokens.
     """
     _check_ties(model)
     _check_positions(model, longest)

@@ -21,7 +21,7 @@ def gravest(codes: Iterable[int]) -> int:
     """The code of several ranks of a node that says most about why they ended.
 
     Diverged, then a bad manifest: trying again is pointless. Then a crash, the highest code, with signals as 128 + n.
-    Then 76 and 75, if all end so: a rank that leaves alone makes the others crash (see ``Ranks.lead``).
+    Then 76 and 75, if all end so: a rank that leaves alone makes the others crash (see `Ranks.lead`).
     """
     ends = [128 - code if code < 0 else code for code in codes]
     for fatal in (exit_codes.DIVERGED, exit_codes.SPEC):
@@ -47,10 +47,10 @@ def rendezvous(environment: Mapping[str, str], nodes: int) -> tuple[int, str, in
 
 
 def launch(arguments: Sequence[str], processes: int, nodes: int, name: str) -> int:
-    """Run ``processes`` ranks with these command line arguments until all have ended; returns the exit code.
+    """Run `processes` ranks with these command line arguments until all have ended; returns the exit code.
 
     There are no restarts here: a rank that ends takes the others with it, on every node, and whoever started the
-    launchers decides. ``name`` is that of this attempt, the same on all nodes. ValueError names what is missing in the
+    launchers decides. `name` is that of this attempt, the same on all nodes. ValueError names what is missing in the
     environment.
     """
     if nodes == 1:

@@ -99,7 +99,7 @@ class Leader:
     def sample(self, iteration: int, beat: Callable[[], None]) -> tuple[list[Trajectory], Sampled]:
         """Wait for the E-step of an iteration and seal it; the answers to train on, without their texts.
 
-        ``beat`` is called often while waiting.
+        `beat` is called often while waiting.
         """
         started = time.monotonic()
         plans = read_plans(self._store, "rollout", iteration)
@@ -188,7 +188,7 @@ class Leader:
         self.report("done", iterations)
 
     def report(self, phase: Phase, iteration: int, units: tuple[int, int] = (0, 0), *, at_once: bool = False) -> None:
-        """Say how far the run is; while waiting, a few times per second at most unless it is to be ``at_once``."""
+        """Say how far the run is; while waiting, a few times per second at most unless it is to be `at_once`."""
         waiting = units[0] < units[1]
         now = time.monotonic()
         if waiting and now - self._ticked < TICK_SECONDS and not at_once:

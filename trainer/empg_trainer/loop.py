@@ -1,6 +1,6 @@
 """The learner: E-steps are planned and awaited, M-steps made, policies published, until the run is complete.
 
-Every rank runs ``learn``. Rank 0 alone reads the manifest, waits for samplers and writes; the others learn from it by
+Every rank runs `learn`. Rank 0 alone reads the manifest, waits for samplers and writes; the others learn from it by
 broadcast what to do.
 """
 

@@ -1,4 +1,4 @@
-"""``empg-learner``: check cheaply whether there is anything to do, then start the ranks."""
+"""`empg-learner`: check cheaply whether there is anything to do, then start the ranks."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from empg_trainer.signals import leave_on_sigterm
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run the program; ends the process with a code of ``empg.exit_codes`` or that of a crash."""
+    """Run the program; ends the process with a code of `empg.exit_codes` or that of a crash."""
     end_at_once_on_crash()
     code = run_node(sys.argv[1:] if argv is None else argv)
     logging.shutdown()

@@ -1,4 +1,4 @@
-"""Prometheus endpoint of the learner: ``empg_learner_*`` in base units, from rank 0."""
+"""Prometheus endpoint of the learner: `empg_learner_*` in base units, from rank 0."""
 
 from __future__ import annotations
 
@@ -62,14 +62,14 @@ class LearnerMetrics:
         }
 
     def serve(self, port: int) -> None:
-        """Answer on ``port`` of all addresses, in a thread; the learner is healthy as long as its process answers."""
+        """Answer on `port` of all addresses, in a thread; the learner is healthy as long as its process answers."""
         endpoint.serve(port, self.registry)
 
     def observe(self, figures: Mapping[str, Any], counts: Mapping[str, float] | None = None) -> None:
         """Take the figures of an iteration, or some newer ones of it; those without a value leave their gauge as it is.
 
         A gauge appears with its first value: after a restart no figure falls to 0 until the next iteration is made.
-        ``counts`` is what this process adds to the counters: a replayed iteration was counted before.
+        `counts` is what this process adds to the counters: a replayed iteration was counted before.
         """
         for key, (name, description) in GAUGES.items():
             if figures.get(key) is not None:

@@ -9,12 +9,12 @@ import heapq
 from collections.abc import Sequence
 
 Packing = list[list[list[int]]]
-"""``packing[rank][micro_batch]`` holds indices of sequences. An empty micro-batch is padding: it trains nothing, but
+"""`packing[rank][micro_batch]` holds indices of sequences. An empty micro-batch is padding: it trains nothing, but
 its rank must still run it, because ZeRO makes every forward and backward pass a collective operation."""
 
 
 def pack(lengths: Sequence[int], world: int, budget: int) -> Packing:
-    """Distribute sequences of ``lengths`` tokens over micro-batches of at most ``budget`` tokens on ``world`` ranks.
+    """Distribute sequences of `lengths` tokens over micro-batches of at most `budget` tokens on `world` ranks.
 
     A sequence longer than the budget makes a micro-batch of its own. Micro-batch k of every rank holds a similar number
     of tokens, since ranks wait for each other at each one. No sequences give no micro-batches.
@@ -65,7 +65,7 @@ def _first_fit_decreasing(lengths: Sequence[int], budget: int) -> list[list[int]
 
 
 def _split_to_multiple(bins: list[list[int]], lengths: Sequence[int], world: int) -> None:
-    """Split the fullest bins, then pad with empty ones, until their number is a multiple of ``world``."""
+    """Split the fullest bins, then pad with empty ones, until their number is a multiple of `world`."""
     heap = [(-sum(lengths[i] for i in part), position) for position, part in enumerate(bins) if len(part) > 1]
     heapq.heapify(heap)
     while len(bins) % world:

@@ -13,11 +13,11 @@ from torch.nn import Module, Parameter
 
 
 def partition(model: Module, config: Mapping[str, Any], device: torch.device) -> None:
-    """Leave every rank its share of each parameter, as DeepSpeed's ``config`` says, and move buffers to ``device``. A
+    """Leave every rank its share of each parameter, as DeepSpeed's `config` says, and move buffers to `device`. A
     collective operation.
 
     A model is mapped from its files where it has their number type, so that no rank ever had it whole in memory. Made
-    within ``zero.Init`` instead, it would have rotary frequencies that are rounded to the number type.
+    within `zero.Init` instead, it would have rotary frequencies that are rounded to the number type.
     """
     import deepspeed
 
@@ -40,7 +40,7 @@ def whole(parameter: Parameter) -> Iterator[None]:
 
 
 def share(parameter: Parameter, value: Tensor) -> Tensor:
-    """What this rank has of a partitioned parameter whose whole value is ``value``: flat, the last ones' padded."""
+    """What this rank has of a partitioned parameter whose whole value is `value`: flat, the last ones' padded."""
     size = parameter.ds_tensor.numel()  # type: ignore[attr-defined]
     start = size * torch.distributed.get_rank()
     mine = value.flatten()[start : start + size]

@@ -41,7 +41,7 @@ def resolve(
     look_up: Callable[..., object] = socket.getaddrinfo,
     pause: float = 1.0,
 ) -> None:
-    """Return when a name has an address: that of a new pod is known late. NotMet after ``seconds``."""
+    """Return when a name has an address: that of a new pod is known late. NotMet after `seconds`."""
     deadline = time.monotonic() + seconds
     said = False
     while True:
@@ -91,7 +91,7 @@ class Peers:
 
     @classmethod
     def meet(cls, host: str, port: int, name: str, node: int, nodes: int, seconds: float) -> Self:
-        """Wait for all launchers of the attempt ``name``, node 0 being at ``host``. NotMet if one does not come."""
+        """Wait for all launchers of the attempt `name`, node 0 being at `host`. NotMet if one does not come."""
         deadline = time.monotonic() + seconds
         resolve(host, port, seconds)
         logger.info("node %d waits for all of %d at %s:%d", node, nodes, host, port)
@@ -200,7 +200,7 @@ class Peers:
         return word
 
     def _leave(self, reason: str, code: int) -> None:
-        """End this process, and by the kernel its ranks; ``code`` 0 of another node does not make ours complete."""
+        """End this process, and by the kernel its ranks; `code` 0 of another node does not make ours complete."""
         logger.error("%s", reason)
         leave_word(reason)
         os._exit(code or exit_codes.RETRY)

@@ -27,7 +27,7 @@ class LogProbHead(nn.Module):
     def forward(
         self, hidden: Tensor, targets: Tensor, temperature: float, entropy_gradient: bool
     ) -> tuple[Tensor, Tensor]:
-        """Log-probs and entropies [n] in float32 of ``targets`` [n] after ``hidden`` [n, d]; at least one row."""
+        """Log-probs and entropies [n] in float32 of `targets` [n] after `hidden` [n, d]; at least one row."""
         logprobs, entropies = [], []
         for rows, wanted in zip(hidden.split(self.chunk_tokens), targets.split(self.chunk_tokens), strict=True):
             if torch.is_grad_enabled():
@@ -55,7 +55,7 @@ class Policy(nn.Module):
     """A causal language model whose forward pass returns log-probs of chosen tokens of packed sequences."""
 
     def __init__(self, model: PreTrainedModel, chunk_tokens: int) -> None:
-        """Take over ``model``, whose attention must be ``attention.PACKED``; dropout is switched off."""
+        """Take over `model`, whose attention must be `attention.PACKED`; dropout is switched off."""
         super().__init__()
         projection = model.get_output_embeddings()
         if not isinstance(projection, nn.Linear) or model.base_model is model:
@@ -93,11 +93,11 @@ class Policy(nn.Module):
         unroll: Tensor | None = None,
         roll: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Log-probs and entropies [n] in float32 at the sampling ``temperature``.
+        """Log-probs and entropies [n] in float32 at the sampling `temperature`.
 
-        ``input_ids`` and ``position_ids`` [T] hold packed sequences with boundaries ``cu_seqlens`` [S + 1] (int32), the
-        longest of ``max_length`` tokens; where some share tokens, ``unroll`` [U] and ``roll`` [T] lead to the whole
-        sequences and back (`MicroBatch`). ``targets`` [n] are token ids; ``positions`` [n] index the token before each.
+        `input_ids` and `position_ids` [T] hold packed sequences with boundaries `cu_seqlens` [S + 1] (int32), the
+        longest of `max_length` tokens; where some share tokens, `unroll` [U] and `roll` [T] lead to the whole
+        sequences and back (`MicroBatch`). `targets` [n] are token ids; `positions` [n] index the token before each.
         The entropy carries a gradient only where asked for: it costs a second array of the size of the logits.
         """
         output = self.backbone(

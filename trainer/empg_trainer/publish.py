@@ -30,7 +30,7 @@ def read_assets(store: Store, version: int) -> dict[str, bytes]:
 
 
 def trained_weights(engine: Engine, dtype: torch.dtype) -> Iterator[tuple[str, Tensor]]:
-    """Every parameter's name and its whole value in ``dtype``. A collective operation: every rank must exhaust it.
+    """Every parameter's name and its whole value in `dtype`. A collective operation: every rank must exhaust it.
 
     Raises:
         Diverged: a value is not finite, on every rank alike.
@@ -50,9 +50,9 @@ def policy_files(
     assets: Mapping[str, bytes],
     write: bool,
 ) -> Iterator[tuple[str, bytes]]:
-    """Files of a policy where ``write``, else none; ``weights`` is exhausted either way.
+    """Files of a policy where `write`, else none; `weights` is exhausted either way.
 
-    ``weights`` come in the order of ``shapes``. At most one file of weights is in memory at a time.
+    `weights` come in the order of `shapes`. At most one file of weights is in memory at a time.
     """
     runs = divide({name: bytes_of(shape, dtype) for name, shape in shapes.items()})
     index: dict[str, str] = {}
@@ -87,5 +87,5 @@ def persistent_buffers(model: PreTrainedModel) -> dict[str, Tensor]:
 
 
 def differs(published: Mapping[str, FileEntry], files: Iterator[tuple[str, bytes]]) -> bool:
-    """Whether files differ from those of a published group; exhausts ``files``."""
+    """Whether files differ from those of a published group; exhausts `files`."""
     return [name for name, data in files if published.get(name) != FileEntry.of(data)] != []

@@ -1,4 +1,4 @@
-"""The line of figures that an iteration leaves behind, ``metrics/<t>.jsonl``. Pure."""
+"""The line of figures that an iteration leaves behind, `metrics/<t>.jsonl`. Pure."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def sampled_figures(rollout: Rollout, trained: Sequence[Trajectory]) -> Figures:
 
 
 def trained_figures(result: StepResult, answers: int, learning_rate: float) -> Figures:
-    """What the M-step did to ``answers`` graded answers."""
+    """What the M-step did to `answers` graded answers."""
     losses = dict(result.losses)
     clip = {f"clip_{name}": losses.pop(name) for name in ("ratio_min", "ratio_mean", "ratio_max") if name in losses}
     losses["trained_tokens"] = losses.pop("tokens", 0.0)
@@ -68,7 +68,7 @@ def trained_figures(result: StepResult, answers: int, learning_rate: float) -> F
 
 
 def check_guards(guards: GuardsSpec, history: Sequence[Figures], figures: Figures) -> None:
-    """Diverged if log-probs disagree or rewards collapsed. ``history`` has the figures of the earlier iterations."""
+    """Diverged if log-probs disagree or rewards collapsed. `history` has the figures of the earlier iterations."""
     mismatch = figures["logprob_mismatch"]
     if mismatch is not None and not mismatch <= guards.max_logprob_mismatch:  # NaN too
         raise Diverged(

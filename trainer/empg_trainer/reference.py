@@ -17,7 +17,7 @@ class Reference:
     """A policy that is not trained, on all ranks: whole on each, or at ZeRO 3 partitioned."""
 
     def __init__(self, model: PreTrainedModel, learner: LearnerSpec, device: torch.device) -> None:
-        """Take over ``model``."""
+        """Take over `model`."""
         policy = Policy(model, learner.logprob_chunk_tokens).eval().requires_grad_(False)
         if learner.zero_stage == 3:
             import deepspeed
@@ -27,6 +27,6 @@ class Reference:
             self._forward = policy.to(device)
 
     def forward(self, **inputs: Any) -> tuple[Tensor, Tensor]:
-        """Log-probs and entropies of ``Policy.forward``; at ZeRO 3 a collective operation."""
+        """Log-probs and entropies of `Policy.forward`; at ZeRO 3 a collective operation."""
         logprobs, entropy = self._forward(**inputs)
         return logprobs, entropy

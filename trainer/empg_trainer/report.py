@@ -1,4 +1,4 @@
-"""``status.progress`` and ``status.recent`` of the run in the Kubernetes API, from what rank 0 knows."""
+"""`status.progress` and `status.recent` of the run in the Kubernetes API, from what rank 0 knows."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Report:
         evaluations: Mapping[int, float | None],
         samplers: Iterable[SamplerRecord],
     ) -> None:
-        """Report where the learner is. ``evaluations``: greedy accuracy by policy. ``samplers``: those that beat."""
+        """Report where the learner is. `evaluations`: greedy accuracy by policy. `samplers`: those that beat."""
         updated = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         progress = progress_of(self._attempt, learner, history, evaluations, samplers, updated)
         last = self._progress
@@ -66,7 +66,7 @@ def progress_of(
     samplers: Iterable[SamplerRecord],
     updated: str,
 ) -> Progress:
-    """What ``status.progress`` is to say."""
+    """What `status.progress` is to say."""
     newest = history[max(history)] if history else {}
     known = [policy for policy, accuracy in evaluations.items() if accuracy is not None]
     versions, laggards = holders(samplers, learner.policy)

@@ -91,7 +91,7 @@ class UnitWatch:
     def close(self, missing: bool = False) -> Rollout:
         """Seal what was accepted; all other units are void. If a seal exists already, its data is what counts.
 
-        ``missing``: it is an evaluation that met its deadline.
+        `missing`: it is an evaluation that met its deadline.
         """
         first = self.plans[0]
         names = [unit.name for plan in self.plans for unit in plan.units]
@@ -116,7 +116,7 @@ def sealed_rollout(store: Store, plans: Sequence[Plan]) -> Rollout | None:
 
 
 def wait_for_units(watch: UnitWatch, deadline_seconds: float, tick: Callable[[UnitWatch], None]) -> None:
-    """Return when every unit is accepted or void. ``tick`` is called after every look.
+    """Return when every unit is accepted or void. `tick` is called after every look.
 
     Raises:
         Stop: the deadline passed (exit code 75).
@@ -141,7 +141,7 @@ def wait_for_units(watch: UnitWatch, deadline_seconds: float, tick: Callable[[Un
 def wait_unless_open(
     watches: Sequence[UnitWatch], lease_seconds: float, beat: Callable[[], None], leave: Callable[[], None]
 ) -> None:
-    """Return when every unit is accepted or void. Where one is open instead, ``leave`` is called and Waiting raised.
+    """Return when every unit is accepted or void. Where one is open instead, `leave` is called and Waiting raised.
 
     Samplers under `Alternate` are gone now: what one of them still holds is open, or void, once its lease is over.
     """

@@ -8,10 +8,10 @@ from empg.api.optimizer import OptimizerSpec
 
 
 def learning_rate(spec: OptimizerSpec, iteration: int, iterations: int) -> float:
-    """Learning rate for all optimizer steps of ``iteration`` (0 … ``iterations`` − 1).
+    """Learning rate for all optimizer steps of `iteration` (0 … `iterations` − 1).
 
     Over a warm-up of w iterations the rate rises linearly, from 1 / (w + 1) of the peak in iteration 0; it reaches the
-    peak in the iteration after. Then it stays (``constant``) or falls to ``min_learning_rate_ratio`` of the peak in the
+    peak in the iteration after. Then it stays (`constant`) or falls to `min_learning_rate_ratio` of the peak in the
     last iteration.
     """
     if iteration < spec.warmup_iterations:

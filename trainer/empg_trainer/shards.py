@@ -18,7 +18,7 @@ HEADER = {"format": "pt"}
 
 
 def divide(sizes: Mapping[str, int], limit: int = SHARD_BYTES) -> list[list[str]]:
-    """Names in their order, cut into runs of at most ``limit`` bytes."""
+    """Names in their order, cut into runs of at most `limit` bytes."""
     runs: list[list[str]] = []
     total = 0
     for name, size in sizes.items():
@@ -37,7 +37,7 @@ def encode(tensors: Mapping[str, Tensor]) -> bytes:
 
 
 def read_tensors(store: Store, prefix: str, manifest: Manifest, stem: str) -> Iterator[tuple[str, Tensor]]:
-    """All tensors of the files of a group whose names begin with ``stem``, verified, one file in memory at a time.
+    """All tensors of the files of a group whose names begin with `stem`, verified, one file in memory at a time.
 
     They come in the same order on every rank; safetensors' own differs from process to process.
     """

@@ -24,7 +24,7 @@ def leave_on_sigterm(farewell: Callable[[], None] = lambda: None) -> None:
     What is written in the background, here or by a rank that this process started, is finished first if that is soon
     done. Nothing else has to be put in order: what is half written is invisible, and the next attempt goes on from
     here. Python runs signal handlers between its own instructions only, so a thread reads the signal instead.
-    ``farewell`` is called in it, and must be quick.
+    `farewell` is called in it, and must be quick.
     """
     reading, writing = os.pipe()
     os.set_blocking(writing, False)

@@ -33,7 +33,7 @@ def full_weight(engine: Engine, name: str) -> Tensor:
 
 
 def full_moment(engine: Engine, name: str, moment: str) -> Tensor:
-    """A parameter's whole ``exp_avg`` or ``exp_avg_sq``, like ``full_weight``."""
+    """A parameter's whole `exp_avg` or `exp_avg_sq`, like `full_weight`."""
     from deepspeed.utils import safe_get_full_optimizer_state
 
     parameter = engine.parameters[name]
@@ -59,7 +59,7 @@ class Snapshot:
 
 
 def snapshot(engine: Engine, keep: bool) -> Snapshot:
-    """The engine's training state where ``keep``, else one without shards. A collective operation.
+    """The engine's training state where `keep`, else one without shards. A collective operation.
 
     Weights, first and second moments are in files of their own, so that a restart can read weights alone.
     """
@@ -78,7 +78,7 @@ def snapshot(engine: Engine, keep: bool) -> Snapshot:
 
 
 def read_state(store: Store, iteration: int) -> Manifest:
-    """Manifest of the training state with which ``iteration`` starts. CorruptGroup if there is none."""
+    """Manifest of the training state with which `iteration` starts. CorruptGroup if there is none."""
     manifest = read_manifest(store, keys.state_prefix(iteration))
     if manifest is None:
         raise CorruptGroup(keys.state_prefix(iteration), "has no manifest (yet)")
@@ -108,7 +108,7 @@ def load_weights(model: PreTrainedModel, store: Store, iteration: int) -> None:
 
 
 def restore(engine: Engine, store: Store, iteration: int) -> None:
-    """Put master weights, moments and step count into an engine made from a model that ``load_weights`` filled."""
+    """Put master weights, moments and step count into an engine made from a model that `load_weights` filled."""
     from deepspeed.utils import (
         safe_set_full_fp32_param,
         safe_set_full_optimizer_state,

@@ -30,7 +30,7 @@ from empg_trainer.packing import pack
 from empg_trainer.stop import Diverged
 
 Forward = Callable[..., tuple[Tensor, Tensor]]
-"""``Policy.forward`` of some model on every rank."""
+"""`Policy.forward` of some model on every rank."""
 
 
 @dataclass(frozen=True)
@@ -60,12 +60,12 @@ class StepResult:
 
 
 class MStep:
-    """One M-step over the answers ``rows``, all with at least one response token."""
+    """One M-step over the answers `rows`, all with at least one response token."""
 
     def __init__(
         self, engine: Engine, spec: RunSpec, rows: Sequence[Trajectory], sampled: Sampled, budget: int
     ) -> None:
-        """``budget`` is the number of tokens of a micro-batch."""
+        """`budget` is the number of tokens of a micro-batch."""
         self.engine = engine
         self.spec = spec
         self.objective: Objective = spec.objective.resolve()
@@ -86,7 +86,7 @@ class MStep:
         )
 
     def run(self, learning_rate: float, reference: Forward | None) -> StepResult:
-        """Make all optimizer steps of the iteration. ``reference`` is needed where the objective needs it.
+        """Make all optimizer steps of the iteration. `reference` is needed where the objective needs it.
 
         Raises:
             Diverged: a reward, log-prob or gradient is not finite.

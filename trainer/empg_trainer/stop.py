@@ -6,7 +6,7 @@ from empg import exit_codes
 
 
 class Stop(Exception):
-    """Ends the learner with ``code``; the message is for the user."""
+    """Ends the learner with `code`; the message is for the user."""
 
     code: int = exit_codes.RETRY
 

@@ -45,9 +45,9 @@ class Trainer:
         owner: LearnerOwner | None,
         shares_device: bool = False,
     ) -> None:
-        """Load what ``origin`` says. ``owner`` is rank 0's; it alone writes. ``shares_device``: leave room on the GPU.
+        """Load what `origin` says. `owner` is rank 0's; it alone writes. `shares_device`: leave room on the GPU.
 
-        What is read from ``spec`` here holds until the learner starts again.
+        What is read from `spec` here holds until the learner starts again.
         """
         policy, state = origin.policy, origin.state
         self._store = store
@@ -80,7 +80,7 @@ class Trainer:
         return result, rate
 
     def publish(self, version: int) -> bool:
-        """Publish the weights as policy ``version``. Returns whether it was there already with other content.
+        """Publish the weights as policy `version`. Returns whether it was there already with other content.
 
         A published policy is never replaced: samplers may have used it.
         """
@@ -104,7 +104,7 @@ class Trainer:
         return False
 
     def copy_state(self, iteration: int) -> None:
-        """Copy the training state with which ``iteration`` starts, unless there is one.
+        """Copy the training state with which `iteration` starts, unless there is one.
 
         One copy exists at a time: this waits for the writing of the one before.
         """

@@ -1,4 +1,4 @@
-"""``helm test``: the operator is ready, and the API server serves runs. Takes the URL of /readyz."""
+"""`helm test`: the operator is ready, and the API server serves runs. Takes the URL of /readyz."""
 
 import json
 import os

@@ -1,1 +1,1 @@
-"""Pydantic models of the ``EMPGRun`` API: the one place where configuration keys are declared."""
+"""Pydantic models of the `EMPGRun` API: the one place where configuration keys are declared."""

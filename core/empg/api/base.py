@@ -13,25 +13,25 @@ from empg.api.rule import Rule
 Change = Literal["immutable", "live", "next-attempt", "rolls-samplers"]
 """What an edit of a field does to a run that exists:
 
-``immutable`` is refused, ``live`` is picked up at the next unplanned iteration, ``next-attempt`` when the learner
-starts again, ``rolls-samplers`` when sampler pods are replaced.
+`immutable` is refused, `live` is picked up at the next unplanned iteration, `next-attempt` when the learner
+starts again, `rolls-samplers` when sampler pods are replaced.
 """
 
 
 RUN_NAME = r"^[a-z]([-a-z0-9]*[a-z0-9])?$"
 """Names of runs: Services are named after them."""
 RUN_NAME_LENGTH = 46
-"""Leaves 17 of 63 characters for what pods of a learner add to it: ``-learner-<attempt>-<index>``."""
+"""Leaves 17 of 63 characters for what pods of a learner add to it: `-learner-<attempt>-<index>`."""
 LABEL = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
 SUBDOMAIN = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$"
 """Names of most objects of Kubernetes."""
 EXTENDED_RESOURCE = r"^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$"
-"""``domain/name``, or empty."""
+"""`domain/name`, or empty."""
 
 DeviceIndex = Annotated[int, Field(ge=0, le=1023)]
 
 IntOrPercent = Annotated[int | str, WithJsonSchema({"x-kubernetes-int-or-string": True, "maxLength": 4})]
-"""A number, or a percentage like ``25%``; a rule says which texts are one."""
+"""A number, or a percentage like `25%`; a rule says which texts are one."""
 
 
 class Spec(BaseModel):
@@ -58,7 +58,7 @@ class Spec(BaseModel):
 
 
 def field(default: Any = ..., *, change: Change, **bounds: Any) -> Any:
-    """A pydantic ``Field`` that says what an edit of it does; ``bounds`` are pydantic's own (``ge``, …)."""
+    """A pydantic `Field` that says what an edit of it does; `bounds` are pydantic's own (`ge`, …)."""
     return Field(default, json_schema_extra={"x-empg-change": change}, **bounds)
 
 

@@ -1,4 +1,4 @@
-"""``spec.em``: the size and pace of the E-step."""
+"""`spec.em`: the size and pace of the E-step."""
 
 from __future__ import annotations
 

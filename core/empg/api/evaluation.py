@@ -1,4 +1,4 @@
-"""``spec.evaluation``: held-out problems during the run."""
+"""`spec.evaluation`: held-out problems during the run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``spec.guards``: conditions under which a run stops instead of training on."""
+"""`spec.guards`: conditions under which a run stops instead of training on."""
 
 from __future__ import annotations
 

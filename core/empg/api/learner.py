@@ -1,4 +1,4 @@
-"""``spec.learner``: the DeepSpeed processes of the M-step."""
+"""`spec.learner`: the DeepSpeed processes of the M-step."""
 
 from __future__ import annotations
 

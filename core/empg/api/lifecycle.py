@@ -1,4 +1,4 @@
-"""``spec.restarts`` and ``spec.deadlines``: how often a run is tried again in a cluster, and how long it may take."""
+"""`spec.restarts` and `spec.deadlines`: how often a run is tried again in a cluster, and how long it may take."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Manifest files to ``EMPGRun``, with the line and the field of every error."""
+"""Manifest files to `EMPGRun`, with the line and the field of every error."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``spec.model``: the language model a run starts from."""
+"""`spec.model`: the language model a run starts from."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``spec.objective``: what the M-step maximises."""
+"""`spec.objective`: what the M-step maximises."""
 
 from __future__ import annotations
 

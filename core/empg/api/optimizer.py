@@ -1,4 +1,4 @@
-"""``spec.optimizer``: AdamW and its schedule."""
+"""`spec.optimizer`: AdamW and its schedule."""
 
 from __future__ import annotations
 

@@ -15,10 +15,10 @@ class Rule:
     field: str
     """Field of the section that the API server's refusal points to, as in manifests."""
     message: str
-    """What is wrong and what to do about it. ``({self.some_field})`` stands for a value of the section, which only the
+    """What is wrong and what to do about it. `({self.some_field})` stands for a value of the section, which only the
     models' message has: for the API server, making text of a number costs more than the rule."""
     cel: str
-    """True when the demand is met; ``self`` is the section. A key that is a word of CEL is written ``__key__``."""
+    """True when the demand is met; `self` is the section. A key that is a word of CEL is written `__key__`."""
     holds: Callable[[Any], bool]
     """The same for the model of the section."""
 

@@ -1,4 +1,4 @@
-"""``EMPGRun`` of ``empg.dev/v1alpha1``: the whole object."""
+"""`EMPGRun` of `empg.dev/v1alpha1`: the whole object."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``spec.sampler``: the vLLM engines of the E-step."""
+"""`spec.sampler`: the vLLM engines of the E-step."""
 
 from __future__ import annotations
 

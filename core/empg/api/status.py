@@ -1,4 +1,4 @@
-"""``status`` of an ``EMPGRun``: what is written by whom. The CRD's schema of it is generated from here."""
+"""`status` of an `EMPGRun`: what is written by whom. The CRD's schema of it is generated from here."""
 
 from __future__ import annotations
 

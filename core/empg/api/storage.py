@@ -1,4 +1,4 @@
-"""``spec.storage`` and ``spec.retention``: where the run directory is and what stays in it."""
+"""`spec.storage` and `spec.retention`: where the run directory is and what stays in it."""
 
 from __future__ import annotations
 

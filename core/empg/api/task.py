@@ -1,4 +1,4 @@
-"""``spec.task``: where prompts come from and how answers are graded."""
+"""`spec.task`: where prompts come from and how answers are graded."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from empg.api.base import Spec, section_model
 def as_received(document: Any, model: type[Spec]) -> Any:
     """The document as the API server checks it; anything else about it is left to the model.
 
-    kubectl writes ``10.0`` as ``10``. The API server drops a null where none is allowed, and then takes the default.
+    kubectl writes `10.0` as `10`. The API server drops a null where none is allowed, and then takes the default.
     """
     if not isinstance(document, dict):
         return _numbers(document)

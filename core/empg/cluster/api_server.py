@@ -36,9 +36,9 @@ class RunStatus:
     """Writes what one field manager owns of the status of one run."""
 
     def __init__(self, host: str, port: int, account: Path, namespace: str, run: str, uid: str | None, manager: str):
-        """``account``: directory with ``token`` and ``ca.crt``, both read anew for every write since they rotate.
+        """`account`: directory with `token` and `ca.crt`, both read anew for every write since they rotate.
 
-        ``uid``: a later run of the same name is not written to.
+        `uid`: a later run of the same name is not written to.
         """
         self._host = host
         self._port = port
@@ -59,7 +59,7 @@ class RunStatus:
         return cls(host, int(port), Path(environment.get(ACCOUNT_VARIABLE, ACCOUNT)), namespace, run, uid, manager)
 
     def apply(self, fields: Fields) -> None:
-        """Make ``fields`` of the status what they are here; those applied before and missing now are removed."""
+        """Make `fields` of the status what they are here; those applied before and missing now are removed."""
         # The API server itself looks at the UID in no write to a status.
         if self._uid and (found := self._ask("GET", self._path)["metadata"]["uid"]) != self._uid:
             raise RunGone(f"run {self._run} has UID {found} now; ours had {self._uid}")
@@ -104,7 +104,7 @@ class RunStatus:
 
 
 def _message(answer: bytes) -> str:
-    """What a ``Status`` of the API server says, or the beginning of any other answer."""
+    """What a `Status` of the API server says, or the beginning of any other answer."""
     try:
         return str(json.loads(answer)["message"])[:500]
     except (ValueError, KeyError, TypeError):

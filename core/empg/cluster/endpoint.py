@@ -1,4 +1,4 @@
-"""The HTTP endpoint of a program: ``/metrics`` for Prometheus, ``/healthz`` and ``/readyz`` for the kubelet."""
+"""The HTTP endpoint of a program: `/metrics` for Prometheus, `/healthz` and `/readyz` for the kubelet."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from prometheus_client import CollectorRegistry, make_wsgi_app
 REQUEST_SECONDS = 10.0
 """Longest time that a client may take for its request."""
 _TEXT = "text/plain; version=0.0.4"
-"""The one format of answers, whatever a client prefers: OpenMetrics would have vLLM's ``vllm:…`` as ``vllm_…``."""
+"""The one format of answers, whatever a client prefers: OpenMetrics would have vLLM's `vllm:…` as `vllm_…`."""
 
 
 class _Server(ThreadingMixIn, WSGIServer):
@@ -45,9 +45,9 @@ def serve(
     alive: Callable[[], bool] = lambda: True,
     ready: Callable[[], bool] = lambda: True,
 ) -> None:
-    """Answer on ``port`` of all addresses, in a thread, until the process ends.
+    """Answer on `port` of all addresses, in a thread, until the process ends.
 
-    ``/healthz`` and ``/readyz`` are 200 or 503 by what ``alive`` and ``ready`` say. OSError if the port is taken.
+    `/healthz` and `/readyz` are 200 or 503 by what `alive` and `ready` say. OSError if the port is taken.
     """
     metrics = make_wsgi_app(registry)
     probes = {"/healthz": alive, "/readyz": ready}

@@ -30,7 +30,7 @@ class Pace:
     """After a last write that failed, as long as there is time."""
 
     def wait(self, news: bool, details: int, failures: int) -> float:
-        """Time from the last write to the next one; ``details`` were written since there was news."""
+        """Time from the last write to the next one; `details` were written since there was news."""
         if failures:
             return min(self.retry * 2.0 ** min(failures - 1, 30), self.longest_retry)
         return self.news if news else self.detail * self.growth**details
@@ -46,7 +46,7 @@ class StatusReporter:
     """Writes the newest of the values offered to it. While the API server is away they are replaced, never queued."""
 
     def __init__(self, write: Callable[[Fields], None], pace: Pace | None = None) -> None:
-        """``write`` raises ApiError, and RunGone when nothing is left to report to."""
+        """`write` raises ApiError, and RunGone when nothing is left to report to."""
         self._write = write
         self._pace = pace or Pace()
         self._changed = threading.Condition()
@@ -68,13 +68,13 @@ class StatusReporter:
         self.close(5.0)
 
     def offer(self, fields: Fields, news: object) -> None:
-        """Have these fields written: soon if ``news`` is another than what was written last, else at leisure."""
+        """Have these fields written: soon if `news` is another than what was written last, else at leisure."""
         with self._changed:
             self._offered = _Report(fields, news)
             self._changed.notify()
 
     def close(self, seconds: float) -> None:
-        """Write the last value now if it was not written yet, and end; gives up after ``seconds``."""
+        """Write the last value now if it was not written yet, and end; gives up after `seconds`."""
         with self._changed:
             self._closing = True
             self._changed.notify()

@@ -42,7 +42,7 @@ def write_result(store: Store, result: EvaluationResult) -> None:
 
 
 def read_results(store: Store, but: Collection[int] = ()) -> dict[int, EvaluationResult]:
-    """All results by policy version, ascending, without those of the policies ``but``."""
+    """All results by policy version, ascending, without those of the policies `but`."""
     results = {}
     for policy in planned(store, "eval"):
         if policy in but:
@@ -57,7 +57,7 @@ def read_results(store: Store, but: Collection[int] = ()) -> dict[int, Evaluatio
 def greedy_accuracies(store: Store, known: Mapping[int, float] | None = None) -> dict[int, float]:
     """Greedy accuracy by policy version, ascending; missing evaluations are left out.
 
-    ``known`` ones are not read again: a result with an accuracy is final.
+    `known` ones are not read again: a result with an accuracy is final.
     """
     found = dict(known or {})
     for policy, result in read_results(store, but=found).items():

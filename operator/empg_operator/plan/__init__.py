@@ -1,4 +1,4 @@
-"""Planning: pure policies, one per file, and ``plan``, which asks them all."""
+"""Planning: pure policies, one per file, and `plan`, which asks them all."""
 
 from empg_operator.plan.decide import plan
 

@@ -1,7 +1,7 @@
-"""The mathematics of the M-step: pure functions from tensors to tensors, for every ``empg.objective.Objective``.
+"""The mathematics of the M-step: pure functions from tensors to tensors, for every `empg.objective.Objective`.
 
-One iteration calls ``advantages`` once over its whole batch, ``aggregation_weights`` once per optimizer step over all
-answers of that step, and ``token_loss`` per micro-batch. Losses and metrics of micro-batches and ranks add up, so
+One iteration calls `advantages` once over its whole batch, `aggregation_weights` once per optimizer step over all
+answers of that step, and `token_loss` per micro-batch. Losses and metrics of micro-batches and ranks add up, so
 neither the size of a micro-batch nor the number of ranks changes the loss.
 """
 

@@ -20,7 +20,7 @@ class Advantages:
     values: Tensor
     """[N], or [T] (answer after answer) where a divergence in the reward makes them differ over the tokens."""
     offsets: Tensor | None
-    """[N + 1] where each answer begins in ``values`` if those are per token."""
+    """[N + 1] where each answer begins in `values` if those are per token."""
     lengths: Tensor
     """[N] response tokens per answer."""
     keep: Tensor
@@ -47,7 +47,7 @@ def advantages(
         rewards: [N] float64 as graded.
         groups: [N] int64, equal for the answers to one prompt.
         lengths: [N] int64 response tokens, 0 allowed.
-        kl: [T] float64 log p_old − log p_ref of the response tokens, answer after answer; for ``objective.kl: reward``.
+        kl: [T] float64 log p_old − log p_ref of the response tokens, answer after answer; for `objective.kl: reward`.
 
     Raises:
         ValueError: if a reward or a divergence is not finite.
@@ -99,7 +99,7 @@ def advantages(
 
 
 def _scaled(objective: Objective, earned: Tensor, tokens: Tensor, groups: Segments) -> Tensor:
-    """Returns minus their baseline, divided by their scale. ``tokens`` is how many tokens each value stands for."""
+    """Returns minus their baseline, divided by their scale. `tokens` is how many tokens each value stands for."""
     batch = Segments.whole(earned)
     match objective.baseline:
         case "none":

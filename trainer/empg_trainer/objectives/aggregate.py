@@ -13,9 +13,9 @@ def aggregation_weights(objective: Objective, lengths: Tensor, keep: Tensor, max
 
     Args:
         lengths: [N] response tokens of every answer of the optimizer step, over all micro-batches and ranks.
-        keep: [N] bool; an answer that is not kept has weight 0 and counts in the mean as ``objective.denominator``
+        keep: [N] bool; an answer that is not kept has weight 0 and counts in the mean as `objective.denominator`
             says. An answer without tokens never counts.
-        max_tokens: longest answer that sampling allows; read by ``constant``.
+        max_tokens: longest answer that sampling allows; read by `constant`.
     """
     entering = keep & (lengths > 0)
     counted = lengths > 0 if objective.denominator == "all" else entering

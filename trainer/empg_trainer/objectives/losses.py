@@ -29,19 +29,19 @@ def token_loss(
 
     Args:
         logprobs: [n] of the policy being trained, with gradient.
-        old: [n] of the policy before the first step, where ``objective.needs_old``. A clipped ratio without it is taken
+        old: [n] of the policy before the first step, where `objective.needs_old`. A clipped ratio without it is taken
             to the current policy, which is the old one in the only step of a batch.
-        behaviour: [n] as recorded by the sampler; needed for ``old_logprobs: behaviour`` and for ``is_correction``,
+        behaviour: [n] as recorded by the sampler; needed for `old_logprobs: behaviour` and for `is_correction`,
             else it only adds metrics.
-        reference: [n] of the reference model, for ``kl: loss``.
+        reference: [n] of the reference model, for `kl: loss`.
         advantages: [n] any float type.
-        entropy: [n] of the policy in nats; with gradient where ``objective.needs_entropy``, else it only adds metrics.
-        sequence_ids: [n] integers, equal for the tokens of one answer. With ``ratio_level: sequence`` all tokens of an
+        entropy: [n] of the policy in nats; with gradient where `objective.needs_entropy`, else it only adds metrics.
+        sequence_ids: [n] integers, equal for the tokens of one answer. With `ratio_level: sequence` all tokens of an
             answer must be in one micro-batch; they then share one advantage and one weight.
-        weights: [n] as ``aggregation_weights`` gave them to the answers.
+        weights: [n] as `aggregation_weights` gave them to the answers.
 
     Returns:
-        The loss (a scalar of the type of ``logprobs``), and detached scalars for ``metrics.combine``.
+        The loss (a scalar of the type of `logprobs`), and detached scalars for `metrics.combine`.
     """
     active = weights != 0
 

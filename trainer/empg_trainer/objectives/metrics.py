@@ -27,7 +27,7 @@ LOSSES = {"loss": "loss_sum", "policy_loss": "policy_loss_sum", "kl_loss": "kl_l
 
 
 def reduction(name: str) -> Literal["sum", "min", "max"]:
-    """How two values of a metric of ``token_loss`` become one, which its name ends with."""
+    """How two values of a metric of `token_loss` become one, which its name ends with."""
     if name.endswith("_min"):
         return "min"
     if name.endswith("_max"):

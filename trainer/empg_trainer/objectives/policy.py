@@ -44,7 +44,7 @@ class Terms:
 def policy_loss(objective: Objective, terms: Terms) -> tuple[Tensor, dict[str, Tensor]]:
     """The policy term and its metrics, from the terms at the level that the objective asks for.
 
-    ``terms.old`` is read by the clipped ratio alone. There the correction leads from the sampler to the old policy and
+    `terms.old` is read by the clipped ratio alone. There the correction leads from the sampler to the old policy and
     the ratio on to the current one; without a ratio the correction leads to the current policy at once.
     """
     metrics: dict[str, Tensor] = {}

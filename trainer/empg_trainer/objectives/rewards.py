@@ -19,10 +19,10 @@ def returns(objective: Objective, rewards: Tensor, answers: Segments, kl: Tensor
     Args:
         rewards: [N] mapped rewards, paid at the end of an answer.
         answers: the answer of each of the T response tokens.
-        kl: [T] divergence from the reference per token; read if ``objective.kl`` is ``reward``.
+        kl: [T] divergence from the reference per token; read if `objective.kl` is `reward`.
 
     Returns:
-        [T] undiscounted sums of what comes at or after each token if ``objective.token_level``, else [N] sums of whole
+        [T] undiscounted sums of what comes at or after each token if `objective.token_level`, else [N] sums of whole
         answers.
     """
     if objective.kl != "reward":

@@ -10,7 +10,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Segments:
-    """``index[i]`` in [0, count) is the segment of value i."""
+    """`index[i]` in [0, count) is the segment of value i."""
 
     index: Tensor
     count: int
@@ -56,7 +56,7 @@ class Segments:
         return shifted - mean[self.index]
 
     def variance(self, values: Tensor, weights: Tensor | None = None) -> Tensor:
-        """Unbiased variance per segment [count], each value counted ``weights`` times; 0 for fewer than two."""
+        """Unbiased variance per segment [count], each value counted `weights` times; 0 for fewer than two."""
         weights = torch.ones_like(values) if weights is None else weights
         squares = self.sum(weights * self.centred(values, weights) ** 2)
         return _quotient(squares, self.sum(weights) - 1)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 LOG_RATIO_BOUND = 20.0
-"""Log-ratios are cut here before ``exp``, as in verl, so that no ratio is infinite."""
+"""Log-ratios are cut here before `exp`, as in verl, so that no ratio is infinite."""
 
 
 @dataclass(frozen=True)
@@ -45,5 +45,5 @@ def clipped_losses(log_ratio: Tensor, advantages: Tensor, low: float, high: floa
 
 
 def bounded_ratio(log_ratio: Tensor) -> Tensor:
-    """exp of a log-ratio that is cut at ± ``LOG_RATIO_BOUND``."""
+    """exp of a log-ratio that is cut at ± `LOG_RATIO_BOUND`."""
     return log_ratio.clamp(-LOG_RATIO_BOUND, LOG_RATIO_BOUND).exp()

@@ -1,1 +1,1 @@
-"""The CustomResourceDefinition of ``EMPGRun``, generated from the models: `empg crd > manifests/crd.yaml`."""
+"""The CustomResourceDefinition of `EMPGRun`, generated from the models: `empg crd > manifests/crd.yaml`."""

@@ -19,7 +19,7 @@ Path = tuple[str, ...]
 
 @dataclass(frozen=True)
 class Validation:
-    """One entry of ``x-kubernetes-validations``."""
+    """One entry of `x-kubernetes-validations`."""
 
     cel: str
     message: str
@@ -55,7 +55,7 @@ _TRANSITIONS: dict[type[BaseModel], tuple[Validation, ...]] = {
 def validations(model: type[Spec]) -> dict[Path, list[Validation]]:
     """The entries of each object below a model, by its path.
 
-    The API server tries the rules of an object on the object's default too, which for a section is ``{}`` without the
+    The API server tries the rules of an object on the object's default too, which for a section is `{}` without the
     defaults of its keys. So the rules of such a section stand at the object around it.
     """
     return _collect(model, (), frozen=False)

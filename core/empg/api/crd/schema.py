@@ -23,7 +23,7 @@ def structural(model: type[BaseModel], *, defaults: bool) -> Schema:
     """The schema of a model, without references, unions and null types.
 
     With `defaults`, absent keys get their defaults from the API server; a section that has defaults for all its keys
-    defaults to ``{}``, which lets these apply. To CEL a null is as good as absent: ``has()`` is false for both. An
+    defaults to `{}`, which lets these apply. To CEL a null is as good as absent: `has()` is false for both. An
     enumeration is never nullable, as the API server finds null in none: it drops a null when a run is created or
     replaced, and refuses to apply it on the server's side.
     """
