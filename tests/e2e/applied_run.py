@@ -86,6 +86,11 @@ class AppliedRun:
         alive = [pod for pod in found if "deletionTimestamp" not in pod["metadata"]]
         return sorted(alive, key=lambda pod: (pod["metadata"]["creationTimestamp"], pod["metadata"]["name"]))
 
+    def containers(self) -> set[str]:
+        """Names of all pods, with the number of restarts of their containers."""
+        found = self.pods("sampler") + self.pods("learner")
+        return {f"{pod['metadata']['name']} {pod['status']['containerStatuses'][0]['restartCount']}" for pod in found}
+
     def running(self, role: str) -> list[str]:
         """Names of the pods of a role that run."""
         return [pod["metadata"]["name"] for pod in self.pods(role) if pod["status"].get("phase") == "Running"]

@@ -28,7 +28,7 @@ def run(release: LiveCluster, namespace: str) -> AppliedRun:
 
 
 def test_training_outlasts_the_operator(run: AppliedRun) -> None:
-    pods, access = _pods(run), run.cluster.access
+    pods, access = run.containers(), run.cluster.access
     operator = ("-n", "empg-system", "deployment/empg")
     access.kubectl("scale", *operator, "--replicas=0")
     try:
@@ -42,14 +42,14 @@ def test_training_outlasts_the_operator(run: AppliedRun) -> None:
         access.kubectl("scale", *operator, "--replicas=1")
     access.kubectl("rollout", "status", *operator, "--timeout=100s")
     run.until(lambda: run.columns()["SAMPLERS"] == "2/2", "second sampler", START_SECONDS)
-    assert pods <= _pods(run)
+    assert pods <= run.containers()
     assert run.status()["attempt"] == 1
 
 
 def test_training_outlasts_the_api_server(run: AppliedRun) -> None:
     if run.cluster.directory is None:
         pytest.skip("the API server of this cluster is not ours to stop")
-    pods, directory = _pods(run), run.directory()
+    pods, directory = run.containers(), run.directory()
     server = _api_server(run.cluster.directory)
     os.kill(server, signal.SIGSTOP)
     try:
@@ -60,14 +60,8 @@ def test_training_outlasts_the_api_server(run: AppliedRun) -> None:
     learned = len(list((directory / "metrics").iterdir()))
     run.until(lambda: run.status()["progress"]["iteration"] >= learned, "progress in the status", 60)
     assert int(run.columns()["ITERATION"]) >= learned
-    assert pods <= _pods(run)
+    assert pods <= run.containers()
     assert run.status()["attempt"] == 1
-
-
-def _pods(run: AppliedRun) -> set[str]:
-    """Names of pods, with the number of restarts of their containers."""
-    found = run.pods("sampler") + run.pods("learner")
-    return {f"{pod['metadata']['name']} {pod['status']['containerStatuses'][0]['restartCount']}" for pod in found}
 
 
 @contextmanager

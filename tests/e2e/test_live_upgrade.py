@@ -38,19 +38,19 @@ def run(release: LiveCluster, values: str, namespace: str) -> AppliedRun:
 
 
 def test_an_upgrade_rolls_no_pod_of_a_run(run: AppliedRun, values: str) -> None:
-    access, before, learned = run.cluster.access, _pods(run), len(run.metrics())
+    access, before, learned = run.cluster.access, run.containers(), len(run.metrics())
     changed = {**(json.loads(values) or {}), "logLevel": "DEBUG"}
     access.helm("upgrade", WHERE[0], CHART, *WHERE[1:], "--values", "-", input=json.dumps(changed))
     _rolled_out(access)
     run.until_learned(learned + 2)
     progress = len(run.metrics())
     run.until(lambda: run.status()["progress"]["iteration"] >= progress, "progress in the status", 60)
-    assert _pods(run) == before
+    assert run.containers() == before
     assert run.status()["attempt"] == 1
 
 
 def test_runs_outlive_the_release_and_train_to_their_end(run: AppliedRun) -> None:
-    access, before = run.cluster.access, _pods(run)
+    access, before = run.cluster.access, run.containers()
     iterations = len(run.metrics()) + MORE
     edit = {"spec": {"em": {"iterations": iterations}}}
     run.kubectl("patch", "empgrun", run.name, "--type=merge", "-p", json.dumps(edit))
@@ -59,7 +59,7 @@ def test_runs_outlive_the_release_and_train_to_their_end(run: AppliedRun) -> Non
     operator = ("get", "pods", "-n", "empg-system", "-l", "app.kubernetes.io/name=empg", "-o", "name")
     until(lambda: not access.kubectl(*operator), "end of the operator", 60)
     assert access.kubectl("get", "crd", "empgruns.empg.dev", "-o", "name")
-    assert _pods(run) == before
+    assert run.containers() == before
     # Without an operator the files tell the end, and the Job; what the run's conditions say is old.
     final = run.until(lambda: read_final(run.store()), "end of the training", START_SECONDS + 10 * MORE)
     assert final.iterations >= iterations  # more where the edit came late
@@ -76,12 +76,6 @@ def test_the_next_release_takes_them_up(run: AppliedRun, values: str) -> None:
     assert run.columns()["PHASE"] == "Complete"
     assert run.columns()["ITERATION"] == run.columns()["POLICY"] == str(len(run.metrics()))
     assert run.status()["attempt"] == 1
-
-
-def _pods(run: AppliedRun) -> set[str]:
-    """Names of pods, with the number of restarts of their containers."""
-    found = run.pods("sampler") + run.pods("learner")
-    return {f"{pod['metadata']['name']} {pod['status']['containerStatuses'][0]['restartCount']}" for pod in found}
 
 
 def _told(run: AppliedRun) -> Document:

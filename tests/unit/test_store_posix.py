@@ -4,6 +4,7 @@ import os
 import stat
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import Connection
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
@@ -108,16 +109,16 @@ def test_writers_survive_sweeps_and_vanishing_directories(store):
             store.sweep("")
             store.delete("a/b/other")
 
-    disturber = threading.Thread(target=disturb)
-    disturber.start()
-    try:
-        for number in range(300):
-            store.create(f"a/b/{number}", b"x" * number)
-            store.delete(f"a/b/{number}")
-            store.put("a/b/other", b"y")
-    finally:
-        stop.set()
-        disturber.join()
+    with ThreadPoolExecutor() as threads:
+        disturber = threads.submit(disturb)
+        try:
+            for number in range(300):
+                store.create(f"a/b/{number}", b"x" * number)
+                store.delete(f"a/b/{number}")
+                store.put("a/b/other", b"y")
+        finally:
+            stop.set()
+    disturber.result()
 
 
 def test_readers_see_old_or_new_content_of_a_put(store):
