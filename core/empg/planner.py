@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from empg.api.run import RunSpec
 from empg.objective import Objective
@@ -44,9 +44,27 @@ def plan_rollout(spec: RunSpec, uid: str, iteration: int, task: Task, before: Pl
     )
 
 
-def fits(objective: Objective, plan: Plan) -> bool:
-    """Whether the answers of a plan are such as an objective can be trained on: the rules of a spec, for a plan that
-    was made before an edit."""
+def trainable(spec: RunSpec, plans: Sequence[Plan], earlier: Iterable[RunSpec]) -> RunSpec | None:
+    """The spec, if its objective can be trained on the answers of the plans of an iteration.
+
+    Plans may be older than an edit of the objective. Then it is the spec with what the first of the `earlier` ones that
+    fits said of objective and sampling; None if none does.
+    """
+    if all(_fits(spec.objective.resolve(), plan) for plan in plans):
+        return spec
+    for former in earlier:
+        if all(_fits(former.objective.resolve(), plan) for plan in plans):
+            sampling = {"top_p": former.sampler.top_p, "top_k": former.sampler.top_k}
+            changes = {
+                "objective": former.objective,
+                "sampler": spec.sampler.model_copy(update=sampling),
+                "em": spec.em.model_copy(update={"samples_per_prompt": former.em.samples_per_prompt}),
+            }
+            return spec.model_copy(update=changes)
+    return None
+
+
+def _fits(objective: Objective, plan: Plan) -> bool:
     whole = plan.sampling.top_p == 1 and plan.sampling.top_k == 0
     return (whole or not objective.uses_ratio) and (plan.samples >= 2 or not objective.needs_group)
 

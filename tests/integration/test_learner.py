@@ -287,7 +287,7 @@ def test_an_edit_reaches_what_is_planned_after_it(tmp_path):
     with ScriptedSampler(directory.store):
         code, said = learner.ended()
     assert code == 0, said
-    assert "iteration 2 was planned before an edit of the objective and keeps the earlier one" in said
+    assert "iteration 2 was planned before an edit of the objective, which waits" in said
     assert [read_spec(directory.store, t).objective.preset for t in range(4)] == ["empg"] * 3 + ["grpo"]
     plans = [read_plans(directory.store, "rollout", t)[0] for t in range(4)]
     assert [(plan.first, plan.end) for plan in plans] == [(0, 4), (4, 8), (8, 12), (12, 18)]

@@ -101,8 +101,23 @@ def test_empty_documents_are_passed_over(tmp_path: Path, text: str) -> None:
 def test_a_template_without_quotes_is_told_with_its_line(tmp_path: Path) -> None:
     text = MANIFEST.replace("name: arithmetic", "name: arithmetic\n    template: {{ prompt }}")
     assert problems(tmp_path, text) == [
-        "line 10: a mapping or list can't be a key; put a text that begins with { or [ in quotes"
+        "line 10: a mapping or list can't be a key; put a text that YAML takes for one, as of { or [, in quotes"
     ]
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("x: 2024-02-30", "line 1: not valid YAML: day"),
+        ("x: !!int abc", "line 1: not valid YAML: invalid literal"),
+        ("x: !!timestamp a", "line 1: not valid YAML: "),
+        ("2024-01-01: x", "line 14: date can't be a key"),
+        ("x: " + "[" * 2000, "line 1: not valid YAML: maximum recursion depth"),
+    ],
+)
+def test_values_that_yaml_chokes_on_are_a_fault_of_the_manifest(tmp_path: Path, line: str, said: str) -> None:
+    (problem,) = problems(tmp_path, f"{MANIFEST}{line}\n")
+    assert problem.startswith(said)
 
 
 def test_a_merged_key_may_be_given_again_but_no_other(tmp_path: Path) -> None:

@@ -93,6 +93,10 @@ def test_one_hard_case_departs_from_the_reference() -> None:
         ("xy", "yx", "correct"),
         ("abc", "cab", "correct"),
         ("A, B", "B, A", "correct"),
+        ("A and B", "B, A", "correct"),
+        (r"a \text{ or } b", "a,b", "correct"),
+        (r"A\text{ and }B", "A, B", "correct"),
+        ("ABCD", "x = ABCD", "correct"),
     ],
 )
 def test_letters_are_a_word_unless_they_are_few_and_small(gold: str, boxed: str, verdict: str) -> None:

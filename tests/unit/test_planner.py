@@ -5,9 +5,10 @@ from collections.abc import Sequence
 import pytest
 
 from empg.api.run import RunSpec
-from empg.objective import PRESETS
-from empg.planner import evaluation_due, fits, plan_evaluation, plan_rollout
-from empg.rundir.plan import PlannedPrompt, sample_seed
+from empg.planner import evaluation_due, plan_evaluation, plan_rollout, trainable
+from empg.rundir.plan import Plan, PlannedPrompt, sample_seed
+from empg.rundir.records import decode
+from empg.rundir.records import encode as encode_record
 from empg.tasks.problem import Problem
 from empg.tasks.source import FiniteSource, Task
 
@@ -65,23 +66,41 @@ def test_no_prompt_is_repeated_or_left_out_when_their_number_is_edited() -> None
     assert sorted(met) == sorted(f"p{number}" for number in range(40))
 
 
+def test_a_plan_of_an_earlier_version_is_followed_by_what_follows() -> None:
+    plan = plan_rollout(spec(), "uid", 7, task(100), None)
+    old = Plan.model_validate_json(plan.model_dump_json(exclude={"first"}))
+    assert plan_rollout(spec(), "uid", 8, task(100), old).first == 8 * 4
+
+
+def edited(preset: str, top_p: float = 1.0, samples: int = 8) -> RunSpec:
+    em = {"iterations": 10, "promptsPerIteration": 4, "samplesPerPrompt": samples}
+    sections = {"objective": {"preset": preset}, "sampler": {"topP": top_p}, "em": em}
+    return RunSpec.model_validate({"model": {"name": "x"}, "task": {"name": "arithmetic"}, **sections})
+
+
+CUT, ONE, RATIO = edited("empg", top_p=0.9), edited("empg", samples=1), edited("grpo")
+
+
 @pytest.mark.parametrize(
-    ("top_p", "samples", "preset", "fit"),
+    ("wanted", "planned", "earlier", "preset"),
     [
-        (0.9, 8, "empg", True),
-        (0.9, 8, "grpo", False),
-        (1.0, 8, "grpo", True),
-        (1.0, 1, "grpo", False),
-        (1.0, 1, "empg", True),
+        (RATIO, RATIO, [], "grpo"),
+        (RATIO, CUT, [CUT], "empg"),
+        (RATIO, ONE, [ONE], "empg"),
+        (RATIO, CUT, [RATIO, RATIO, CUT], "empg"),  # edited there and back
+        (CUT, RATIO, [RATIO], "empg"),
+        (RATIO, CUT, [RATIO], None),
     ],
 )
-def test_what_was_planned_before_an_edit_may_not_fit_its_objective(
-    top_p: float, samples: int, preset: str, fit: bool
+def test_an_objective_waits_for_what_was_planned_for_it(
+    wanted: RunSpec, planned: RunSpec, earlier: list[RunSpec], preset: str | None
 ) -> None:
-    plan = plan_rollout(spec(), "uid", 0, task(100), None)
-    sampling = plan.sampling.model_copy(update={"top_p": top_p})
-    planned = plan.model_copy(update={"sampling": sampling, "samples": samples})
-    assert fits(PRESETS[preset], planned) is fit
+    plan = plan_rollout(planned, "uid", 0, task(100), None)
+    found = trainable(wanted, [plan], earlier)
+    assert (found and found.objective.preset) == preset
+    if found:
+        assert decode("spec", encode_record(found), RunSpec) == found
+        assert found.em.iterations == wanted.em.iterations
 
 
 def test_an_evaluation_is_greedy_and_then_averaged_on_one_policy() -> None:

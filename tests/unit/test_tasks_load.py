@@ -151,10 +151,9 @@ def test_one_file_holds_its_last_rows_out(tmp_path: Path) -> None:
 def test_a_second_file_is_held_out_and_its_problems_leave_training(tmp_path: Path) -> None:
     train, test = write(tmp_path / "a.jsonl", sums(range(10))), write(tmp_path / "b.jsonl", sums(range(8, 14)))
     task = load(**EXACT, source=train, eval_source=test, base_dir=tmp_path, heldout=3)
-    assert [prompt.prompt for prompt in task.heldout] == ["10+1?", "11+1?", "12+1?"]
-    assert task.train.size == 10
+    assert len({prompt.prompt for prompt in task.heldout} & {f"{n}+1?" for n in range(8, 14)}) == 3
     task = load(**EXACT, source=train, eval_source=test, base_dir=tmp_path, heldout=6)
-    assert [prompt.prompt for prompt in task.heldout] == [f"{n}+1?" for n in range(8, 14)]
+    assert {prompt.prompt for prompt in task.heldout} == {f"{n}+1?" for n in range(8, 14)}
     assert task.train.size == 8
     assert task.dropped == {"also held out": 2}
     ids = [task.train.prompt(index).prompt_id for index in range(8)] + [prompt.prompt_id for prompt in task.heldout]

@@ -71,7 +71,7 @@ def packed_attention(
         )
         return whole.index_select(1, roll), None
     groups = query.shape[1] != key.shape[1]
-    if query.is_cuda and query.dtype is torch.bfloat16 and query.shape[-1] <= FLASH_WIDTH:
+    if query.is_cuda and query.dtype is torch.bfloat16 and value.shape[-1] <= query.shape[-1] <= FLASH_WIDTH:
         from torch.nn.attention.varlen import varlen_attn
 
         width = value.shape[-1]

@@ -14,7 +14,7 @@ from empg.api.learner import LearnerSpec
 from empg.api.optimizer import OptimizerSpec
 from empg_trainer.partition import whole_shape
 from empg_trainer.policy import Policy
-from empg_trainer.stop import Diverged
+from empg_trainer.stop import BadSpec, Diverged
 
 logger = logging.getLogger(__name__)
 
@@ -99,7 +99,10 @@ class Engine:
         self.shapes = {name: whole_shape(p) for name, p in self.parameters.items()}
         policy = Policy(model, learner.logprob_chunk_tokens).eval()
         if learner.activation_checkpointing:
-            policy.checkpoint_activations()
+            try:
+                policy.checkpoint_activations()
+            except ValueError as error:
+                raise BadSpec(str(error)) from error
         options: dict[str, Any] = {
             "lr": 0.0,
             "betas": (optimizer.beta1, optimizer.beta2),

@@ -139,7 +139,7 @@ def check(model: PreTrainedModel, longest: int) -> None:
 def _check_ties(model: PreTrainedModel) -> None:
     output = model.get_output_embeddings()
     tied = output is not None and output.weight is model.get_input_embeddings().weight
-    if model.config.get_text_config().tie_word_embeddings and not tied:
+    if getattr(model.config.get_text_config(), "tie_word_embeddings", False) and not tied:
         raise ValueError(
             "model: config.json says tie_word_embeddings, but the output weights are not the embeddings; set it to "
             "false there if they are meant to differ"

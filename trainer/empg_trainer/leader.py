@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from empg.api.load import InvalidManifest, load_run
 from empg.api.run import RunSpec
-from empg.planner import fits, plan_rollout
+from empg.planner import plan_rollout, trainable
 from empg.rundir.final import Final, write_final
 from empg.rundir.group import newest_policy
 from empg.rundir.heartbeat import Liveness, SamplerRecord, read_records
@@ -80,10 +80,10 @@ class Leader:
         At the end of the run, when there is no such iteration, nothing is fixed, so that more can be asked for later.
         Raises Waiting if samplers have to work first and can't while we are there.
         """
-        spec = self._read_manifest()
+        wanted = spec = self._read_manifest()
         last = iteration >= spec.em.iterations
         if not last:
-            spec = write_spec(self._store, iteration, self._trainable(spec, iteration))
+            spec = write_spec(self._store, iteration, self._trainable(wanted, iteration))
         self._spec = spec
         self._liveness.lease_seconds = spec.sampler.lease_seconds
         self._evaluations.plan(spec, policy=iteration, last=last)
@@ -91,7 +91,7 @@ class Leader:
         for ahead in range(iteration, min(iteration + spec.em.max_staleness + 1, spec.em.iterations)):
             if ahead not in known:
                 before = read_plans(self._store, "rollout", ahead - 1)[-1] if ahead else None
-                create_plan(self._store, plan_rollout(spec, self._identity.uid, ahead, self._task, before))
+                create_plan(self._store, plan_rollout(wanted, self._identity.uid, ahead, self._task, before))
         if self._start.alternate:
             self._leave_to_samplers(iteration, last, beat)
         return spec
@@ -279,13 +279,19 @@ class Leader:
         return spec
 
     def _trainable(self, spec: RunSpec, iteration: int) -> RunSpec:
-        """The spec, with the objective of the iteration before if that of an edit can't be trained on answers that were
-        planned before it, as with `em.maxStaleness`."""
+        """The spec of an iteration, whose answers may have been planned before an edit of the objective."""
         plans = read_plans(self._store, "rollout", iteration) if iteration else ()
-        if all(fits(spec.objective.resolve(), plan) for plan in plans):
-            return spec
-        logger.warning("iteration %d was planned before an edit of the objective and keeps the earlier one", iteration)
-        return spec.model_copy(update={"objective": read_spec(self._store, iteration - 1).objective})
+        earlier = (read_spec(self._store, before) for before in reversed(range(iteration)))
+        found = trainable(spec, plans, earlier)
+        if found is None:
+            raise BadSpec(
+                f"spec.objective: {spec.objective.preset} can't be trained on what was planned for iteration "
+                f"{iteration} with sampler.topP, sampler.topK and em.samplesPerPrompt of before; take an objective for "
+                f"those until iteration {iteration + spec.em.max_staleness + 1}"
+            )
+        if found != spec:
+            logger.warning("iteration %d was planned before an edit of the objective, which waits", iteration)
+        return found
 
     def _newest_evaluation(self) -> Figures:
         known = [result for result in self._evaluations.results.values() if result.greedy is not None]

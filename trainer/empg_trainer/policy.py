@@ -66,19 +66,29 @@ class Policy(nn.Module):
         for module in model.modules():
             if isinstance(module, nn.Dropout):
                 module.p = 0.0
-            for name, value in vars(module).items():
+        # Some call the function, with rates of the layer or of the configuration.
+        for holder in (*model.modules(), model.config):
+            for name, value in vars(holder).items():
                 if name.endswith("dropout") and isinstance(value, float):
-                    setattr(module, name, 0.0)  # for calls of the function
+                    setattr(holder, name, 0.0)
         self.backbone = model.base_model
         self.head = LogProbHead(projection, chunk_tokens)
 
     def checkpoint_activations(self) -> None:
         """Compute the activations of layers again in the backward pass. All else stays as in evaluation: what a model
-        does at random in training, the sampler's does not."""
+        does at random in training, the sampler's does not.
+
+        ValueError when the model has no layers that can.
+        """
+        layers = [module for module in self.modules() if isinstance(module, GradientCheckpointingLayer)]
+        if not layers:
+            raise ValueError(
+                f"learner.activationCheckpointing: {type(self.backbone).__name__} has no layers of transformers that "
+                "can; turn it off"
+            )
         self.backbone.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-        for module in self.modules():
-            if isinstance(module, GradientCheckpointingLayer):
-                module.training = True
+        for layer in layers:
+            layer.training = True
 
     def forward(
         self,

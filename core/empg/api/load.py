@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Hashable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,8 +51,9 @@ def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
         if key_node.tag == _MERGE:
             continue  # Its keys may be given again: that is how one of them is changed.
         key = loader.construct_object(key_node, deep=True)
-        if not isinstance(key, Hashable):
-            problem = "a mapping or list can't be a key; put a text that begins with { or [ in quotes"
+        if not isinstance(key, str | int | float | None):
+            kind = "a mapping or list" if isinstance(key, dict | list) else type(key).__name__
+            problem = f"{kind} can't be a key; put a text that YAML takes for one, as of {{ or [, in quotes"
             raise yaml.constructor.ConstructorError(None, None, problem, key_node.start_mark)
         if key in seen:
             raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is given twice", key_node.start_mark)
@@ -61,6 +61,8 @@ def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
     return loader.construct_mapping(node, deep=True)
 
 
+_UNREADABLE = (yaml.YAMLError, ValueError, AttributeError, RecursionError)
+"""What PyYAML raises; the latter for impossible dates and numbers, wrong tags and endless nesting."""
 _MERGE = "tag:yaml.org,2002:merge"
 
 
@@ -83,7 +85,7 @@ def load_run(path: Path) -> EMPGRun:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         raise InvalidManifest(path, [Problem(mark.line + 1 if mark else 1, "", _reason(error))]) from error
-    except yaml.YAMLError as error:
+    except _UNREADABLE as error:
         raise InvalidManifest(path, [Problem(1, "", f"not valid YAML: {error}")]) from error
     runs = [
         (node, document)
@@ -107,7 +109,7 @@ def parse_value(text: str) -> Any:
     """A value as it may stand in a manifest. ValueError when it is not YAML."""
     try:
         return yaml.load(text, Loader=_Loader)
-    except yaml.YAMLError as error:
+    except _UNREADABLE as error:
         reason = _reason(error) if isinstance(error, yaml.MarkedYAMLError) else error
         raise ValueError(f"not valid YAML: {reason}") from error
 

@@ -24,6 +24,7 @@ _GROUPED = re.compile(r"(?<![\d.])\d{1,3}(?:(?:\\[,;: ]|[~ ])\d{3})+(?!\d)")
 _LETTERS = re.compile(r"[A-Z]{2,}|[A-Za-z]{4,}")
 """A word, or an order of names. Shorter lower-case ones are products of variables."""
 _TEXT = re.compile(r"\\(?:text|textbf|textit|textrm|mathrm|mathbf|mbox)\s*\{([^{}]*)\}")
+_LIST = re.compile(r"\b(?:and|or)\b")
 _SEPARATOR = re.compile(r"\b(?:and|or)\b|[,;]")
 
 
@@ -109,8 +110,9 @@ def _same(answer: str, gold_answer: str) -> bool:
 
 
 def _word(answer: str) -> str:
-    """An answer without fonts and spaces."""
-    return re.sub(r"[\s$]|\\[ ,;:]", "", _TEXT.sub(r"\1", answer))
+    """An answer without fonts and spaces; nothing where it lists several."""
+    text = _TEXT.sub(r"\1", answer)
+    return "" if _LIST.search(text) else re.sub(r"[\s$]|\\[ ,;:]", "", text)
 
 
 @dataclass(frozen=True)
@@ -126,9 +128,10 @@ class BoxedMath(AnswerGrader):
         return answer if balanced and len(answer) <= self.max_answer_chars and _parse_gold(answer) else None
 
     def matches(self, answer: str, gold_answer: str) -> bool:
-        if _LETTERS.fullmatch(word := _word(gold_answer)):
+        word, given = _word(gold_answer), _word(answer).replace(",", "")
+        if _LETTERS.fullmatch(word) and (given.casefold() == word.casefold() or _LETTERS.fullmatch(given)):
             # math-verify would take the letters for factors, which may be in any order.
-            return _word(answer).replace(",", "").casefold() == word.casefold()
+            return given.casefold() == word.casefold()
         return _same(answer, gold_answer)
 
     def warm_up(self) -> None:

@@ -72,8 +72,9 @@ class Plan(Record):
 
     @property
     def end(self) -> int:
-        """Position after its last prompt."""
-        return self.first + sum(len(unit.prompts) for unit in self.units)
+        """Position after its last prompt. Plans of versions that wrote no `first` were of as many prompts each."""
+        prompts = sum(len(unit.prompts) for unit in self.units)
+        return prompts + (self.first if "first" in self.model_fields_set else self.iteration * prompts)
 
     def admits(self, policy: int) -> bool:
         """Whether a unit may be claimed with this policy version."""

@@ -7,7 +7,7 @@ import logging
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 
 from jinja2 import TemplateError
@@ -142,10 +142,13 @@ def _finite(spec: TaskSpec, heldout: int, base_dir: Path, asker: Asker, encode: 
             else:
                 yield Problem(example.prompt_id, text, example.gold)
 
-    def read(places: tuple[Location, ...], prefix: str) -> list[Problem]:
+    def read(places: tuple[Location, ...], prefix: str, most: int | None = None) -> list[Problem]:
         before = dropped.copy()
         rows = chain.from_iterable(place.rows() for place in places)
-        problems = list(usable(data_set.examples(rows, prefix, spec.fields, spec.levels)))
+        examples: Iterable[Example] = data_set.examples(rows, prefix, spec.fields, spec.levels)
+        if most is not None:
+            examples = sorted(examples, key=_rank)
+        problems = list(islice(usable(examples), most))
         if not problems:
             reasons = ", ".join(f"{reason}: {count}" for reason, count in (dropped - before).items()) or "no rows"
             raise ValueError(
@@ -178,7 +181,7 @@ def _finite(spec: TaskSpec, heldout: int, base_dir: Path, asker: Asker, encode: 
             )
         train, held = train[:-heldout], train[-heldout:]
     else:
-        held = _some(read(eval_at, "heldout"), heldout)
+        held = read(eval_at, "heldout", heldout)
     evaluated = {problem.prompt for problem in held}
     trained = tuple(problem for problem in train if problem.prompt not in evaluated)
     if repeated := len(train) - len(trained):
@@ -190,11 +193,6 @@ def _finite(spec: TaskSpec, heldout: int, base_dir: Path, asker: Asker, encode: 
     return Task(FiniteSource(trained, encode), tuple(problem.planned(encode) for problem in held), dict(dropped))
 
 
-def _some(problems: list[Problem], count: int) -> list[Problem]:
-    """So many problems, in order. Which ones, a hash of their texts says, since sets are often sorted by topic."""
-
-    def rank(problem: Problem) -> bytes:
-        return hashlib.blake2b(problem.prompt.encode(), digest_size=8).digest()
-
-    chosen = {problem.prompt_id for problem in sorted(problems, key=rank)[:count]}
-    return [problem for problem in problems if problem.prompt_id in chosen]
+def _rank(example: Example) -> bytes:
+    """By which problems are held out where there are more than are asked for: sets are often sorted by topic."""
+    return hashlib.blake2b(example.text.encode(), digest_size=8).digest()
