@@ -54,7 +54,7 @@ def trainer_on(store, base_dir):
     if torch.distributed.get_rank() == 0:
         prepare(store, Identity(uid="u", name="n", spec_digest="d"))
         owner = LearnerOwner.acquire(store, "test")
-        import_model(store, owner, spec.model, base_dir)
+        import_model(store, owner, spec.model, base_dir, spec.model_length)
     torch.distributed.barrier()
     return Trainer(store, spec, device, Origin(policy=0, state=None), owner)
 
