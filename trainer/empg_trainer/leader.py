@@ -91,7 +91,8 @@ class Leader:
         for ahead in range(iteration, min(iteration + spec.em.max_staleness + 1, spec.em.iterations)):
             if ahead not in known:
                 before = read_plans(self._store, "rollout", ahead - 1)[-1] if ahead else None
-                create_plan(self._store, plan_rollout(wanted, self._identity.uid, ahead, self._task, before))
+                planned_by = spec if ahead == iteration else wanted  # `spec` may be of before an edit and a restart
+                create_plan(self._store, plan_rollout(planned_by, self._identity.uid, ahead, self._task, before))
         if self._start.alternate:
             self._leave_to_samplers(iteration, last, beat)
         return spec
